@@ -1,0 +1,127 @@
+/* compression.type: a batch that comes in another codec than its topic's is recompressed before it is appended.
+ *
+ * The records' bytes stay as they are; the header gets the codec, the length and the CRC. A job does it, with as many
+ * at a time as CNK_CONVERSIONS_MAX, so the memory is bounded by the batches' limit; meanwhile the batch keeps its
+ * place in its partition's fifo.
+ *
+ * Owner: the partition's shard; between begin and done the job. */
+#include "base/assert.h"
+#include "base/crc32c.h"
+#include "base/mem.h"
+#include "broker/internal.h"
+#include "codec/codec.h"
+#include "record/record.h"
+
+typedef struct cnk_conversion {
+    chronik_job job;
+    cnk_list node; /* in owner->conversions_waiting, until it begins */
+    cnk_shard *owner;
+    cnk_produce_part *part;
+    cnk_batch from;
+    cnk_writer out;
+    bool running;
+    int error;
+} cnk_conversion;
+
+static void submit(cnk_conversion *c);
+static int64_t step(chronik_job *job);
+static void done(chronik_job *job);
+static int convert(cnk_conversion *c);
+static int check_records(cnk_records *records);
+static void write_header(const cnk_batch *from, unsigned codec, cnk_writer *out);
+
+int cnk_convert_begin(cnk_shard *owner, cnk_produce_part *part) {
+    cnk_conversion *c = cnk_calloc(1, sizeof *c);
+    if (c == NULL) return CHRONIK_ENOMEM;
+    c->job = (chronik_job){.loop = owner->loop, .step = step, .done = done};
+    c->owner = owner;
+    c->part = part;
+    c->from = part->batch;
+    part->conversion = c;
+    if (owner->conversions < CNK_CONVERSIONS_MAX)
+        submit(c);
+    else
+        cnk_list_push_back(&owner->conversions_waiting, &c->node);
+    return 0;
+}
+
+bool cnk_convert_cancel(cnk_produce_part *part) {
+    if (part->conversion->running) return false;
+    cnk_list_remove(&part->conversion->node);
+    return true;
+}
+
+void cnk_convert_free(cnk_produce_part *part) {
+    cnk_conversion *c = part->conversion;
+    if (c == NULL) return;
+    CNK_ASSERT(!c->running && !cnk_list_linked(&c->node));
+    cnk_writer_free(&c->out);
+    cnk_free(c);
+    part->conversion = NULL;
+}
+
+static void submit(cnk_conversion *c) {
+    const chronik_io *io = c->owner->broker->io;
+    c->running = true;
+    c->owner->conversions++;
+    io->jobs_ops->submit(io->jobs, CHRONIK_LANE_READ, &c->job);
+}
+
+static int64_t step(chronik_job *job) {
+    cnk_conversion *c = CNK_CONTAINER(job, cnk_conversion, job);
+    c->error = convert(c);
+    return CHRONIK_JOB_DONE;
+}
+
+static void done(chronik_job *job) {
+    cnk_conversion *c = CNK_CONTAINER(job, cnk_conversion, job);
+    cnk_shard *owner = c->owner;
+    cnk_produce_part *part = c->part;
+    int error = c->error;
+    c->running = false;
+    owner->conversions--;
+    if (error == 0) error = cnk_batch_parse(c->out.data, c->out.len, &part->batch);
+    if (error == 0 && part->batch.len > part->bytes_max) error = CHRONIK_EMESSAGETOOLARGE;
+    cnk_produce_converted(owner, part, error); /* may free c */
+    cnk_list *next = owner->conversions < CNK_CONVERSIONS_MAX ? cnk_list_pop_front(&owner->conversions_waiting) : NULL;
+    if (next) submit(CNK_CONTAINER(next, cnk_conversion, node));
+}
+
+static int convert(cnk_conversion *c) {
+    cnk_records records;
+    int rc = cnk_records_open(&c->from, CNK_PRODUCE_DECOMPRESSED_MAX, &records);
+    if (rc != 0) return rc == CHRONIK_EBOMB ? CHRONIK_EMESSAGETOOLARGE : rc;
+    const uint8_t *start = records.p;
+    size_t len = (size_t)(records.end - records.p);
+    cnk_writer_growing(&c->out, 0);
+    rc = check_records(&records);
+    if (rc == 0) {
+        write_header(&c->from, c->part->codec, &c->out);
+        rc = c->out.error;
+    }
+    if (rc == 0) rc = cnk_codec_compress(c->part->codec, c->part->codec_level, start, len, &c->out);
+    if (rc == 0 && c->out.len > INT32_MAX) rc = CHRONIK_EMESSAGETOOLARGE;
+    if (rc == 0) {
+        cnk_store_be32(c->out.data + 8, (uint32_t)(c->out.len - 12));
+        cnk_store_be32(c->out.data + 17,
+                       cnk_crc32c(0, c->out.data + CNK_BATCH_CRC_FROM, c->out.len - CNK_BATCH_CRC_FROM));
+    }
+    cnk_records_close(&records);
+    return rc;
+}
+
+/* What goes into the log opened is known to be whole. */
+static int check_records(cnk_records *records) {
+    cnk_record record;
+    int rc;
+    while ((rc = cnk_records_next(records, &record)) == 1)
+        ;
+    return rc == CHRONIK_ECORRUPTMESSAGE ? CHRONIK_EINVALIDRECORD : rc;
+}
+
+static void write_header(const cnk_batch *from, unsigned codec, cnk_writer *out) {
+    uint8_t header[CNK_BATCH_HEADER_BYTES];
+    memcpy(header, from->data, sizeof header);
+    cnk_store_be16(header + 21, (uint16_t)((from->attributes & ~7u) | codec));
+    cnk_write_bytes(out, header, sizeof header);
+}

@@ -1,0 +1,131 @@
+/* What the two sides of a fetch share: its run on the caller's shard, and its groups on the shards that own partitions.
+ *
+ *   caller's shard (fetch.c)                                       owner's shard (fetch_owner.c)
+ *   run: groups, deadline ──COLLECT──► group: for each want: references to hot data, places of cold data, errors;
+ *        ▲      │   ▲                          arms a waiter on each partition
+ *        │      │   └────reply─────────────┘        │
+ *        │      │                                   │ high watermark moves
+ *        │      └───────◄──────────WAKE─────────────┘ once for each COLLECT
+ *        │
+ *     enough, an error, the deadline, a cancel: cut to max_bytes, read what is cold by jobs, done
+ *     given back: ──RELEASE──► drops references, disarms ──► the group is freed at home
+ *
+ * A group's memory is touched by its owner from COLLECT or RELEASE until the answer; else by the caller's shard; but
+ * the waiters (`armed`, `woken`) always by the owner. COLLECT, WAKE and RELEASE each have a message of their own, and
+ * a run is freed only after RELEASE has come home, behind which no WAKE can be (the order of messages is kept). */
+#ifndef CNK_BROKER_FETCH_H
+#define CNK_BROKER_FETCH_H
+
+#include "broker/internal.h"
+
+#define CNK_FETCH_FILE_PIECES_MAX 1024 /* batches read from WAL files for one partition of one answer */
+
+typedef struct cnk_fetch_run cnk_fetch_run;
+typedef struct cnk_fetch_group cnk_fetch_group;
+
+typedef struct file_piece { /* batches that lie in a WAL file */
+    uint64_t pos;
+    int64_t end_offset;
+    uint32_t file_seq, bytes, crc;
+} file_piece;
+
+/* What one job reads: batches of one partition, from an offset on. */
+typedef struct cnk_cold_read {
+    /* asked */
+    const cnk_broker *broker;
+    uint64_t stream;
+    int64_t offset, end;
+    const file_piece *pieces; /* where they lie in WAL files; NULL: in the cold tier */
+    size_t piece_count;
+    uint32_t bytes_max;
+    bool one_always; /* the first batch, even if it does not fit */
+    /* answered */
+    int code;
+    int64_t next; /* the offset from which a reader goes on */
+    cnk_rope rope;
+    chronik_job job;
+} cnk_cold_read;
+
+typedef struct cnk_fetch_want {
+    /* asked */
+    uint64_t stream;
+    int64_t offset;
+    uint32_t bytes_max;
+    int32_t leader_epoch;
+    /* answered by the owner */
+    int error;
+    int64_t high_watermark, last_stable, log_start, end; /* end: what the reader may see */
+    int32_t leader_id, leader_epoch_now;
+    size_t slice_first, slice_count; /* in the group */
+    uint32_t hot_bytes, first_bytes; /* first_bytes: of the first batch */
+    uint32_t cold_bytes;             /* of the pieces, or a hint */
+    bool from_tier;                  /* cold data is in the cold tier, not in WAL files */
+    size_t piece_first, piece_count; /* in the group */
+    size_t behind_count;             /* pieces that follow those, for reading ahead */
+    /* the owner's waiter */
+    cnk_list armed; /* in the partition's list */
+    cnk_fetch_group *group;
+    /* the reading job */
+    uint32_t allotted;
+    bool one_always;
+    bool sequential; /* begins where an earlier fetch ended */
+    cnk_cold_read read;
+} cnk_fetch_want;
+
+struct cnk_fetch_group {
+    cnk_fetch_run *run;
+    cnk_shard *owner, *home;
+    chronik_post collect_post, wake_post, release_post;
+    cnk_list woken_node; /* in home->fetches_woken, where home is the owner */
+    cnk_fetch_want *wants;
+    size_t want_count, want_capacity;
+    uint32_t bytes_max;
+    struct iovec *slices;
+    cnk_wal_slab **slabs;
+    size_t slice_count, slice_capacity, slab_count, slab_capacity;
+    file_piece *pieces;
+    size_t piece_count, piece_capacity;
+    uint64_t pinned; /* bytes that count against the owner's cap */
+    uint64_t bytes;  /* hot and cold, of all wants */
+    bool any_error;
+    bool read_committed;
+    bool woken;          /* the owner's: WAKE is out, nothing more to say */
+    uint64_t wakes_sent; /* the owner's */
+    uint64_t
+        wakes_seen;   /* home's, read by the owner at COLLECT: a WAKE that is still on its way must not be sent again */
+    bool busy, again; /* home's: COLLECT is out; a WAKE came meanwhile */
+};
+
+struct cnk_fetch_run {
+    cnk_list node;      /* in home->fetches */
+    cnk_list cold_node; /* in home->cold_waiting */
+    cnk_shard *home;
+    cnk_fetch *op; /* NULL: given back */
+    cnk_fetch_group *groups;
+    size_t group_count;
+    cnk_deadline deadline;
+    uint64_t begun_ns;
+    size_t collecting, jobs, releasing;
+    uint64_t cold_reserved;
+    bool starting, waiting, expired, canceled, finishing, retried, done, part_error;
+};
+
+/* fetch_owner.c: messages to the owner */
+void cnk_fetch_collect(chronik_post *post);
+void cnk_fetch_release(chronik_post *post);
+/* fetch.c: messages home */
+void cnk_fetch_collected(chronik_post *post);
+void cnk_fetch_wake(chronik_post *post);
+void cnk_fetch_released(chronik_post *post);
+void cnk_fetch_pool_trim_later(cnk_shard *shard);
+/* fetch_cold.c */
+void cnk_cold_read_start(cnk_cold_read *read, const chronik_loop *loop, void (*done)(chronik_job *job));
+void cnk_fetch_cold_start(cnk_fetch_run *run);
+void cnk_fetch_cold_want(cnk_fetch_want *want);                         /* reads what the want was allotted */
+void cnk_fetch_cold_finished(cnk_fetch_run *run, cnk_fetch_want *want); /* fetch.c */
+/* fetch_ahead.c */
+typedef enum cnk_ahead_answer { CNK_AHEAD_NONE, CNK_AHEAD_TAKEN, CNK_AHEAD_COMES } cnk_ahead_answer;
+cnk_ahead_answer cnk_ahead_take(cnk_fetch_want *want); /* COMES: cnk_fetch_cold_finished is called, or cnk_fetch_cold_want */
+void cnk_ahead_follow(const cnk_fetch_want *want);     /* it has been read */
+
+#endif
