@@ -1,0 +1,776 @@
+/* Proves groups by simulation: members join, beat, commit, leave, hang past their sessions and come back, are forgotten by
+ * their clients, lose connections, static ones come back without their ids; with crashes, power cuts, failed calls and
+ * orderly stops of the broker between them, and another number of shards at each start.
+ *
+ *     sim_group [--seeds N] [--from S] [--bug NAME] [--trace] [--coverage] [--keep-going]
+ *
+ * The model knows what each member was told, and each group's offsets, as far as an acknowledgement or an answer has told:
+ *  - in one generation of a group no partition has two owners (a static member that comes back is the same owner);
+ *  - an acknowledged offset is never lost, nor goes back; none is there that nobody sent;
+ *  - nobody's offset is accepted in an older generation than one whose members know of it already;
+ *  - when nothing is in the way, every group comes to rest: all its members in one generation, each partition with an owner.
+ * With --bug a known mistake is put back; the run then succeeds when it is found, and says after how many seeds.
+ *
+ * Exit code 0: all seeds clean (or the bug found). The last line is `N passed, M failed`. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/rng.h"
+#include "broker/broker.h"
+#include "coord/machine.h"
+#include "sim/program.h"
+#include "tier/tier.h"
+#include "wal/internal.h"
+
+enum {
+    SHARDS_MAX = 3,
+    GROUPS = 2,
+    ACTORS = 7,
+    PARTITIONS = 5,
+    GENERATIONS_MAX = 4000, /* of a group, in one run */
+    OWNER_MAX = 128,
+    WORLDS_MIN = 5,
+    WORLDS_MAX = 30,
+    CALLS_MIN = 400,
+    ID_MAX = 100
+};
+
+typedef struct generation { /* of a group, as members were told of it */
+    char owners[PARTITIONS][OWNER_MAX]; /* "": nobody yet */
+} generation;
+
+typedef struct model { /* a group */
+    char name[16];
+    generation *generations;
+    int32_t told; /* the newest generation that a member has got an assignment in */
+    int64_t acked[PARTITIONS], sent[PARTITIONS]; /* -1: none */
+} model;
+
+typedef enum actor_state { OUT, TOLD, OWNER } actor_state; /* TOLD: has the generation, wants the assignment */
+
+typedef struct operation operation;
+typedef struct actor {
+    int index, group;
+    char instance[24]; /* "": dynamic */
+    char id[ID_MAX];
+    actor_state state;
+    int32_t generation;
+    bool owned[PARTITIONS], known[PARTITIONS];
+    int64_t value[PARTITIONS]; /* what it knows to be stored */
+    char assignments[ACTORS * 2][ID_MAX]; /* the leader's: who is in the generation */
+    int assignment_count;
+    uint64_t sleeps_until;
+    operation *op; /* under way; NULL: none */
+} actor;
+
+struct operation {
+    operation *next;
+    actor *who; /* NULL: it does not want to know any more */
+    unsigned shard;
+    bool over;
+    int32_t told, generation;
+    int partition;
+    int64_t acked[PARTITIONS];
+    char group[16], id[ID_MAX], instance[24];
+    cnk_coord_protocol protocol;
+    cnk_coord_member members[ACTORS * 2];
+    char names[ACTORS * 2][ID_MAX];
+    char bytes[ACTORS * 2][PARTITIONS];
+    cnk_coord_offset offsets[PARTITIONS];
+    cnk_coord_topic topic;
+    cnk_group_call call;
+};
+
+typedef struct sim {
+    uint64_t seed, tick;
+    cnk_rng rng;
+    sim_disk *disk;
+    sim_world *world;
+    cnk_wal *wal;
+    cnk_tier *tier;
+    cnk_broker *broker;
+    unsigned shards;
+    cnk_wal_options wal_options;
+    cnk_tier_options tier_options;
+    cnk_broker_options options;
+    model groups[GROUPS];
+    actor actors[ACTORS];
+    operation *operations;
+    bool ready, stopped, stopping, draining, drained, fenced, faulty, failed, trace, calm, topic_made;
+    uint64_t calls, crashes, worlds;
+    const char *ended;
+    char what[SIM_WHAT_BYTES];
+} sim;
+
+static sim *the_sim;
+static sim_coverage *coverage;
+static struct {
+    uint64_t joins, assignments, commits, fetches, refused, fenced, left, replaced;
+} totals;
+
+static void violation(sim *t, const char *format, ...) CHRONIK_PRINTF(2, 3);
+static void violation(sim *t, const char *format, ...) {
+    if (t->failed) return;
+    t->failed = true;
+    va_list args;
+    va_start(args, format);
+    int used = snprintf(t->what, sizeof t->what, "world %llu, after %s: ", (unsigned long long)t->worlds,
+                        t->ended ? t->ended : "nothing");
+    vsnprintf(t->what + used, sizeof t->what - (size_t)used, format, args);
+    va_end(args);
+    if (t->trace) printf("VIOLATION %s\n", t->what);
+}
+
+static void say(const sim *t, const char *format, ...) CHRONIK_PRINTF(2, 3);
+static void say(const sim *t, const char *format, ...) {
+    if (!t->trace) return;
+    va_list args;
+    va_start(args, format);
+    printf("  [%llu] ", (unsigned long long)t->tick);
+    vprintf(format, args);
+    putchar('\n');
+    va_end(args);
+}
+
+static uint64_t below(sim *t, uint64_t n) { return cnk_rng_below(&t->rng, n); }
+static bool chance(sim *t, uint32_t a, uint32_t b) { return cnk_rng_chance(&t->rng, a, b); }
+static bool dead(const sim *t) { return sim_world_dead(t->world); }
+static cnk_text text(const char *s) { return (cnk_text){s, strlen(s)}; }
+
+/* ---- the model -------------------------------------------------------------------------------------------------- */
+
+/* A static member is who it is by its instance, another one by its id. */
+static const char *owner_name(const actor *a) { return a->instance[0] ? a->instance : a->id; }
+
+static void assigned(sim *t, actor *a) {
+    model *m = &t->groups[a->group];
+    if (a->generation < 0 || a->generation >= GENERATIONS_MAX) {
+        violation(t, "%s: generation %d", m->name, a->generation);
+        return;
+    }
+    generation *g = &m->generations[a->generation];
+    for (int p = 0; p < PARTITIONS; p++) {
+        if (!a->owned[p]) continue;
+        if (g->owners[p][0] && strcmp(g->owners[p], owner_name(a)) != 0)
+            violation(t, "%s, generation %d: partition %d is %s's and %s's", m->name, a->generation, p, g->owners[p],
+                      owner_name(a));
+        snprintf(g->owners[p], OWNER_MAX, "%s", owner_name(a));
+    }
+    if (a->generation > m->told) m->told = a->generation;
+    totals.assignments++;
+}
+
+static void give_up(actor *a, bool also_id) {
+    a->state = OUT;
+    memset(a->owned, 0, sizeof a->owned);
+    memset(a->known, 0, sizeof a->known);
+    if (also_id) a->id[0] = 0;
+}
+
+/* ---- operations ------------------------------------------------------------------------------------------------- */
+
+static void on_done(cnk_group_call *call);
+
+static operation *operation_new(sim *t, actor *a, cnk_coord_kind kind) {
+    operation *o = calloc(1, sizeof *o);
+    o->next = t->operations;
+    t->operations = o;
+    o->who = a;
+    o->shard = (unsigned)below(t, t->shards);
+    snprintf(o->group, sizeof o->group, "%s", t->groups[a->group].name);
+    snprintf(o->id, sizeof o->id, "%s", a->id);
+    snprintf(o->instance, sizeof o->instance, "%s", a->instance);
+    o->generation = a->generation;
+    o->told = t->groups[a->group].told;
+    memcpy(o->acked, t->groups[a->group].acked, sizeof o->acked);
+    o->call = (cnk_group_call){.partition = -1, .done = on_done, .arg = o};
+    o->call.call.kind = kind;
+    o->call.call.version = 9;
+    o->call.call.group = text(o->group);
+    o->call.call.member_id = text(o->id);
+    if (o->instance[0]) o->call.call.instance_id = text(o->instance);
+    o->call.call.generation = a->generation;
+    o->call.call.retention_ms = -1;
+    a->op = o;
+    return o;
+}
+
+static operation *starting;
+
+static void run_start(void *arg) {
+    sim *t = arg;
+    operation *o = starting;
+    int rc = cnk_broker_group(cnk_broker_shard(t->broker, o->shard), &o->call);
+    if (rc == CNK_PENDING) return;
+    if (rc < 0) o->call.call.error = rc;
+    on_done(&o->call);
+}
+
+static void start(sim *t, operation *o) {
+    starting = o;
+    sim_world_on(t->world, o->shard, run_start, t);
+}
+
+static void start_join(sim *t, actor *a) {
+    operation *o = operation_new(t, a, CNK_COORD_JOIN);
+    give_up(a, false);
+    o->protocol = (cnk_coord_protocol){text("range"), text(a->instance)};
+    o->call.call.client_id = text("sim");
+    o->call.call.client_host = text("/sim");
+    o->call.call.session_timeout_ms = 300 + (int32_t)below(t, 700);
+    o->call.call.rebalance_timeout_ms = 300 + (int32_t)below(t, 700);
+    o->call.call.protocol_type = text("consumer");
+    o->call.call.protocols = &o->protocol;
+    o->call.call.protocol_count = 1;
+    totals.joins++;
+    start(t, o);
+}
+
+/* The leader deals partitions out, beginning with anybody. */
+static void start_sync(sim *t, actor *a) {
+    operation *o = operation_new(t, a, CNK_COORD_SYNC);
+    uint64_t first = below(t, ACTORS);
+    for (int n = 0; n < a->assignment_count; n++) {
+        size_t len = 0;
+        snprintf(o->names[n], ID_MAX, "%s", a->assignments[n]);
+        for (int p = 0; p < PARTITIONS; p++)
+            if ((uint64_t)p % (uint64_t)a->assignment_count == (first + (uint64_t)n) % (uint64_t)a->assignment_count)
+                o->bytes[n][len++] = (char)p;
+        o->members[n] = (cnk_coord_member){.id = text(o->names[n]), .assignment = {o->bytes[n], len}};
+    }
+    o->call.call.members = o->members;
+    o->call.call.member_count = (size_t)a->assignment_count;
+    o->call.call.protocol_type = text("consumer");
+    o->call.call.protocol_name = text("range");
+    start(t, o);
+}
+
+static void start_offsets(sim *t, actor *a, cnk_coord_kind kind, int partition) {
+    operation *o = operation_new(t, a, kind);
+    model *m = &t->groups[a->group];
+    o->partition = partition;
+    o->topic = (cnk_coord_topic){.name = text("t"), .offsets = o->offsets};
+    o->call.call.topics = &o->topic;
+    o->call.call.topic_count = 1;
+    o->topic.offset_count = 1;
+    o->offsets[0] = (cnk_coord_offset){.partition = partition, .timestamp_ms = -1, .leader_epoch = -1, .metadata = text("")};
+    if (kind == CNK_COORD_OFFSET_COMMIT) {
+        o->offsets[0].offset = a->value[partition] + 1;
+        if (o->offsets[0].offset > m->sent[partition]) m->sent[partition] = o->offsets[0].offset;
+    }
+    start(t, o);
+}
+
+static void start_leave(sim *t, actor *a) {
+    operation *o = operation_new(t, a, CNK_COORD_LEAVE);
+    o->members[0] = (cnk_coord_member){.id = text(o->id)};
+    if (o->instance[0]) o->members[0].instance_id = text(o->instance);
+    o->call.call.members = o->members;
+    o->call.call.member_count = 1;
+    totals.left++;
+    start(t, o);
+}
+
+/* ---- answers ---------------------------------------------------------------------------------------------------- */
+
+/* Codes that say nothing of the member: it asks again. */
+static bool passing(int error) {
+    return error == CHRONIK_ENOTCOORDINATOR || error == CHRONIK_ECOORDINATORLOADING || error == CHRONIK_ECOORDINATORUNAVAILABLE ||
+           error == CHRONIK_ECANCELED || error == CHRONIK_ESHUTDOWN || error == CHRONIK_EAGAIN || error == CHRONIK_ENOMEM;
+}
+
+/* What is wrong with the member; true: nothing. */
+static bool judged(sim *t, actor *a, int error) {
+    switch (error) {
+    case 0: return true;
+    case CHRONIK_EREBALANCE:
+    case CHRONIK_EGENERATION: give_up(a, false); break;
+    case CHRONIK_EUNKNOWNMEMBER: give_up(a, true); break;
+    case CHRONIK_EFENCEDINSTANCE:
+        totals.fenced++;
+        give_up(a, true);
+        break;
+    default:
+        if (!passing(error)) violation(t, "actor %d: %s", a->index, chronik_error_name(error));
+    }
+    totals.refused++;
+    return false;
+}
+
+static void joined(sim *t, actor *a, const cnk_coord_call *call) {
+    if (call->error == CHRONIK_EMEMBERIDREQUIRED) {
+        snprintf(a->id, ID_MAX, "%.*s", (int)call->ret_member_id.len, call->ret_member_id.p);
+        return;
+    }
+    if (!judged(t, a, call->error)) return;
+    snprintf(a->id, ID_MAX, "%.*s", (int)call->ret_member_id.len, call->ret_member_id.p);
+    a->generation = call->ret_generation;
+    a->state = TOLD;
+    a->assignment_count = 0;
+    for (size_t n = 0; n < call->member_count && n < ACTORS * 2; n++)
+        snprintf(a->assignments[a->assignment_count++], ID_MAX, "%.*s", (int)call->members[n].id.len, call->members[n].id.p);
+    if (call->member_count > 0 && !cnk_text_equal(call->ret_leader, call->ret_member_id))
+        violation(t, "actor %d is told of the members, and does not lead", a->index);
+}
+
+static void synced(sim *t, actor *a, const cnk_coord_call *call) {
+    if (!judged(t, a, call->error)) return;
+    give_up(a, false);
+    a->state = OWNER;
+    for (size_t n = 0; n < call->ret_assignment.len; n++) a->owned[(int)call->ret_assignment.p[n] % PARTITIONS] = true;
+    say(t, "actor %d, generation %d of %s: %zu partitions", a->index, a->generation, t->groups[a->group].name,
+        call->ret_assignment.len);
+    assigned(t, a);
+}
+
+static void committed(sim *t, operation *o, actor *a) {
+    model *m = &t->groups[o->group[1] - '0'];
+    int error = o->call.call.error ? o->call.call.error : o->offsets[0].error;
+    int64_t value = o->offsets[0].offset;
+    if (error == 0) {
+        totals.commits++;
+        if (o->told > o->generation)
+            violation(t, "%s: offset %lld of partition %d is accepted in generation %d, when members knew of %d", m->name,
+                      (long long)value, o->partition, o->generation, o->told);
+        if (value > m->acked[o->partition]) m->acked[o->partition] = value;
+    }
+    if (a == NULL || !judged(t, a, error)) return;
+    if (a->known[o->partition]) a->value[o->partition] = value;
+}
+
+static void fetched(sim *t, operation *o, actor *a) {
+    model *m = &t->groups[o->group[1] - '0'];
+    int error = o->call.call.error ? o->call.call.error : o->offsets[0].error;
+    int64_t value = o->offsets[0].offset;
+    if (error == 0) {
+        totals.fetches++;
+        if (value < o->acked[o->partition])
+            violation(t, "%s, partition %d: offset %lld is stored, %lld was acknowledged", m->name, o->partition,
+                      (long long)value, (long long)o->acked[o->partition]);
+        if (value > m->sent[o->partition])
+            violation(t, "%s, partition %d: offset %lld is stored, and nobody sent it", m->name, o->partition,
+                      (long long)value);
+    }
+    if (a == NULL || !judged(t, a, error) || !a->owned[o->partition]) return;
+    a->known[o->partition] = true;
+    a->value[o->partition] = value;
+}
+
+static void on_done(cnk_group_call *op) {
+    operation *o = op->arg;
+    sim *t = the_sim;
+    actor *a = o->who;
+    const cnk_coord_call *call = &o->call.call;
+    o->over = true;
+    if (a && a->op == o) a->op = NULL;
+    if (!dead(t) && !t->failed) {
+        say(t, "operation %d of actor %d in %s: %s", (int)call->kind, a ? a->index : -1, o->group,
+            call->error ? chronik_error_name(call->error) : "done");
+        if (call->kind == CNK_COORD_OFFSET_COMMIT) committed(t, o, a);
+        else if (call->kind == CNK_COORD_OFFSET_FETCH) fetched(t, o, a);
+        else if (a == NULL && call->kind == CNK_COORD_SYNC && call->error == 0 && o->told > o->generation)
+            violation(t, "%s: an assignment is answered to generation %d, when members knew of %d", o->group, o->generation, o->told);
+        else if (a == NULL) (void)a;
+        else if (call->kind == CNK_COORD_JOIN) joined(t, a, call);
+        else if (call->kind == CNK_COORD_SYNC) synced(t, a, call);
+        else if (call->kind == CNK_COORD_HEARTBEAT) (void)judged(t, a, call->error);
+        else if (call->kind == CNK_COORD_LEAVE && !passing(call->error)) give_up(a, true);
+    }
+    cnk_broker_group_end(&o->call);
+}
+
+/* ---- what members do -------------------------------------------------------------------------------------------- */
+
+static operation *canceling;
+static void run_cancel(void *arg) {
+    (void)arg;
+    cnk_broker_group_cancel(&canceling->call);
+}
+
+/* It does not want to know what becomes of it. */
+static void disown(actor *a) {
+    if (a->op) a->op->who = NULL;
+    a->op = NULL;
+}
+
+/* An owner looks at what is stored before it goes on from there. */
+static void own(sim *t, actor *a) {
+    int p = (int)below(t, PARTITIONS);
+    uint64_t w = below(t, 100);
+    if (!t->calm && a->generation > 0 && chance(t, 1, 30)) { /* something that was under way since the last generation */
+        int32_t now = a->generation--;
+        start_offsets(t, a, CNK_COORD_OFFSET_COMMIT, p);
+        disown(a);
+        start_sync(t, a);
+        disown(a);
+        a->generation = now;
+        return;
+    }
+    if (!t->calm && w < 2) start_leave(t, a);
+    else if (w < 40 || !a->owned[p]) start(t, operation_new(t, a, CNK_COORD_HEARTBEAT));
+    else start_offsets(t, a, a->known[p] ? CNK_COORD_OFFSET_COMMIT : CNK_COORD_OFFSET_FETCH, p);
+}
+
+static void act(sim *t) {
+    actor *a = &t->actors[below(t, ACTORS)];
+    uint64_t now = sim_world_now_ns(t->world);
+    if (a->sleeps_until > now && !t->calm) return;
+    if (!t->calm && chance(t, 1, 60)) { /* longer than its session, sometimes; what it has under way goes on */
+        a->sleeps_until = now + below(t, 2 * SIM_SECOND);
+        return;
+    }
+    if (a->op && !t->calm && chance(t, 1, 40)) { /* its connection breaks; the operation may be done all the same */
+        canceling = a->op;
+        if (chance(t, 1, 2)) a->op->who = NULL, a->op = NULL;
+        sim_world_on(t->world, canceling->shard, run_cancel, NULL);
+        return;
+    }
+    if (a->op) return;
+    if (!t->calm && chance(t, 1, 120)) { /* the client starts anew */
+        totals.replaced += a->instance[0] != 0;
+        give_up(a, true);
+        return;
+    }
+    if (a->state == OUT) start_join(t, a);
+    else if (a->state == TOLD) start_sync(t, a);
+    else own(t, a);
+}
+
+static void sweep(sim *t) {
+    for (operation **at = &t->operations; *at;) {
+        operation *o = *at;
+        if (!o->over) {
+            at = &o->next;
+            continue;
+        }
+        *at = o->next;
+        free(o);
+    }
+}
+
+static void work(sim *t, uint64_t steps) {
+    for (uint64_t n = 0; n < steps && !t->failed && !dead(t) && !t->fenced; n++) {
+        t->tick++;
+        act(t);
+        uint64_t ns = !t->calm && chance(t, 1, 100) ? 2 * SIM_SECOND
+                      : chance(t, 1, 6)             ? below(t, 20 * SIM_MILLISECOND)
+                                                    : below(t, 2000) * SIM_MICROSECOND;
+        sim_world_run(t->world, ns);
+        if (n % 8 == 0) sweep(t);
+    }
+}
+
+/* With nothing in the way each group settles. */
+static bool settled(sim *t) {
+    for (int g = 0; g < GROUPS; g++) {
+        int owners[PARTITIONS] = {0};
+        int32_t common = -1;
+        for (int n = 0; n < ACTORS; n++) {
+            const actor *a = &t->actors[n];
+            if (a->group != g) continue;
+            if (a->state != OWNER || (common >= 0 && a->generation != common)) return false;
+            common = a->generation;
+            for (int p = 0; p < PARTITIONS; p++) owners[p] += a->owned[p];
+        }
+        for (int p = 0; p < PARTITIONS; p++)
+            if (owners[p] != 1) return false;
+    }
+    return true;
+}
+
+static void come_to_rest(sim *t) {
+    t->calm = true;
+    for (int n = 0; n < 60 && !settled(t) && !t->failed && !dead(t) && !t->fenced; n++) work(t, 300);
+    if (!t->failed && !dead(t) && !t->fenced && !settled(t)) {
+        violation(t, "a group does not settle");
+        for (int n = 0; n < ACTORS && t->trace; n++)
+            printf("  actor %d of group %d: state %d, generation %d, id %s\n", n, t->actors[n].group, (int)t->actors[n].state,
+                   t->actors[n].generation, t->actors[n].id);
+    }
+    work(t, 300); /* and its offsets can be read and stored */
+    t->calm = false;
+}
+
+/* ---- worlds ----------------------------------------------------------------------------------------------------- */
+
+static bool is_ready(void *arg) { return ((sim *)arg)->ready || ((sim *)arg)->fenced; }
+static bool is_drained(void *arg) { return ((sim *)arg)->drained; }
+static bool is_stopped(void *arg) { return ((sim *)arg)->stopped; }
+static bool is_made(void *arg) { return ((sim *)arg)->topic_made; }
+
+static void on_ready(void *arg) { ((sim *)arg)->ready = true; }
+static void on_fenced(void *arg, const chronik_error *why) {
+    sim *t = arg;
+    t->fenced = true;
+    say(t, "fenced: %s", why->text);
+    if (!t->faulty && !dead(t)) violation(t, "the WAL is fenced: %s", why->text);
+}
+static void on_notice(void *arg, int code, const char *what) {
+    sim *t = arg;
+    say(t, "notice: %s", what);
+    if (code == CHRONIK_ECORRUPT && !dead(t) && !t->faulty) violation(t, "a notice: %s", what);
+}
+static void on_sealed(void *arg, uint32_t file_seq) { cnk_tier_sealed(((sim *)arg)->tier, file_seq); }
+static void on_damaged(void *arg, uint64_t stream, const chronik_error *what) {
+    sim *t = arg;
+    (void)stream;
+    if (!dead(t) && !t->faulty) violation(t, "damage is reported: %s", what->text);
+}
+static void on_drained(void *arg) { ((sim *)arg)->drained = true; }
+static void on_stopped(void *arg, int code) {
+    (void)code;
+    ((sim *)arg)->stopped = true;
+}
+static void on_made(cnk_create_topics *op) { ((sim *)op->arg)->topic_made = true; }
+static const cnk_tier_events tier_events = {NULL, NULL, on_damaged, NULL};
+
+static void run_drain(void *arg) {
+    sim *t = arg;
+    t->draining = true;
+    cnk_tier_drain(t->tier, on_drained, t);
+}
+static void run_stop(void *arg) {
+    sim *t = arg;
+    t->stopping = true;
+    cnk_broker_stop(t->broker, on_stopped, t);
+}
+static void run_tier_start(void *arg) { cnk_tier_start(((sim *)arg)->tier); }
+
+static cnk_create_topic making;
+static cnk_create_topics make;
+static void run_make(void *arg) {
+    sim *t = arg;
+    making = (cnk_create_topic){.name = text(CNK_COORD_GROUPS_TOPIC), .partitions = -1, .replication = -1};
+    make = (cnk_create_topics){.timeout_ms = 20000, .automatic = true, .coordinator = true, .topics = &making, .topic_count = 1,
+                               .done = on_made, .arg = t};
+    t->topic_made = false;
+    if (cnk_broker_create_topics(cnk_broker_shard(t->broker, 0), &make) < 0) t->topic_made = true;
+}
+
+static void print_trace(void *arg, const char *line) {
+    (void)arg;
+    puts(line);
+}
+
+static void boot(sim *t) {
+    sim_world_options o = SIM_WORLD_OPTIONS_INIT;
+    t->shards = 1 + (unsigned)below(t, SHARDS_MAX);
+    o.loops = t->shards;
+    o.seed = below(t, UINT64_MAX);
+    o.coverage = coverage;
+    if (t->trace && getenv("SIM_TRACE_WORLD")) o.trace = print_trace;
+    t->world = sim_world_new(t->disk, &o);
+    t->ready = t->stopped = t->stopping = t->draining = t->drained = t->fenced = t->faulty = false;
+    t->wal = NULL;
+    t->tier = NULL;
+    t->broker = NULL;
+    t->worlds++;
+    for (int n = 0; n < ACTORS; n++) t->actors[n].sleeps_until = 0; /* another clock */
+    say(t, "---- world %llu, %u shards, after %s", (unsigned long long)t->worlds, t->shards, t->ended ? t->ended : "nothing");
+}
+
+/* false: not serving. */
+static bool open_all(sim *t) {
+    chronik_error err = CHRONIK_ERROR_INIT;
+    const chronik_loop *loops[SHARDS_MAX];
+    int rc = cnk_wal_open(sim_world_io(t->world), &t->wal_options, NULL, NULL, &err, &t->wal);
+    if (rc) t->wal = NULL;
+    if (rc == 0) {
+        rc = cnk_tier_open(sim_world_io(t->world), t->wal, &t->tier_options, &tier_events, t, &err, &t->tier);
+        if (rc) t->tier = NULL;
+    }
+    if (rc == 0) {
+        for (unsigned n = 0; n < t->shards; n++) loops[n] = sim_world_loop(t->world, n);
+        t->options.loops = loops;
+        t->options.shard_count = t->shards;
+        t->options.tier = t->tier;
+        t->options.cold = cnk_tier_cold(t->tier);
+        rc = cnk_broker_open(sim_world_io(t->world), t->wal, &t->options, &err, &t->broker);
+        if (rc) t->broker = NULL;
+    }
+    if (rc) {
+        if (!dead(t) && !t->faulty) violation(t, "it does not start: %s: %s", chronik_error_name(rc), err.text);
+        return false;
+    }
+    sim_world_on(t->world, 0, run_tier_start, t);
+    if (!sim_world_run_until(t->world, is_ready, t, 120 * SIM_SECOND) || dead(t) || !t->ready) {
+        if (!dead(t) && !t->faulty && !t->fenced) violation(t, "it does not become ready");
+        return false;
+    }
+    sim_world_on(t->world, 0, run_make, t);
+    if (!sim_world_run_until(t->world, is_made, t, 60 * SIM_SECOND)) {
+        if (!dead(t) && !t->faulty && !t->fenced) violation(t, "the topic of groups is not made");
+        return false;
+    }
+    return !t->failed && !dead(t);
+}
+
+/* The members forget what they had under way, and nothing else: they do not know that the broker was away. */
+static void shut(sim *t) {
+    bool was_dead = dead(t);
+    t->calls += sim_world_calls(t->world);
+    if (was_dead) t->crashes++;
+    for (int n = 0; n < ACTORS; n++) t->actors[n].op = NULL;
+    for (operation *o = t->operations; o; o = o->next) o->who = NULL;
+    sim_world_kill(t->world);
+    if (t->broker) {
+        sim_world_limp(t->world);
+        if (!t->draining) sim_world_on(t->world, 0, run_drain, t);
+        (void)sim_world_run_until(t->world, is_drained, t, 1000 * SIM_SECOND);
+        if (!t->stopping) sim_world_on(t->world, 0, run_stop, t);
+        (void)sim_world_run_until(t->world, is_stopped, t, 1000 * SIM_SECOND);
+        if (!t->drained || !t->stopped) violation(t, "a dead broker cannot be stopped (drained %d)", t->drained);
+        for (int n = 0; n < 100000 && sim_world_jobs_waiting(t->world) > 0; n++) (void)sim_world_step(t->world);
+        sim_world_run(t->world, SIM_SECOND);
+        for (operation *o = t->operations; o; o = o->next)
+            if (!o->over) violation(t, "an operation does not end when the broker is stopped");
+    }
+    (void)sim_world_step(t->world);
+    cnk_broker_free(t->broker);
+    cnk_tier_free(t->tier);
+    cnk_wal_free(t->wal);
+    for (operation *o; (o = t->operations) != NULL;) {
+        t->operations = o->next;
+        free(o);
+    }
+    sim_world_free(t->world);
+    t->world = NULL;
+    t->broker = NULL;
+    t->tier = NULL;
+    t->wal = NULL;
+}
+
+static void orderly_stop(sim *t) {
+    sim_world_on(t->world, 0, run_drain, t);
+    bool ended = sim_world_run_until(t->world, is_drained, t, 100 * SIM_SECOND);
+    if (!ended && !dead(t)) violation(t, "draining the tier does not end");
+    if (!ended || dead(t)) return;
+    sim_world_on(t->world, 0, run_stop, t);
+    ended = sim_world_run_until(t->world, is_stopped, t, 100 * SIM_SECOND);
+    if (!ended && !dead(t)) violation(t, "stopping does not end");
+    if (!dead(t)) sim_world_run(t->world, SIM_SECOND);
+}
+
+static void life(sim *t, bool last) {
+    boot(t);
+    if (!last && chance(t, 1, 8)) sim_world_crash_in(t->world, 1 + below(t, 60));
+    if (!last && chance(t, 1, 12)) {
+        sim_world_fail_in(t->world, 1 + below(t, 250), CHRONIK_EIO);
+        t->faulty = true;
+    }
+    if (open_all(t)) {
+        if (!last && chance(t, 5, 6)) sim_world_crash_in(t->world, 1 + below(t, chance(t, 1, 4) ? 40 : 600));
+        if (chance(t, 1, 5)) sim_world_wall_jump(t->world, (int64_t)below(t, 100000000) - 50000000);
+        work(t, 200 + below(t, 600));
+        if (last || chance(t, 1, 6)) {
+            if (last) sim_world_crash_in(t->world, 0);
+            if (!t->failed && !dead(t) && !t->fenced && !t->faulty) come_to_rest(t);
+        }
+        if (!t->failed && !dead(t) && !t->fenced && chance(t, 1, 3)) orderly_stop(t);
+    }
+    bool died = dead(t);
+    shut(t);
+    t->ended = died ? "a kill" : "an exit";
+    sim_disk_crash(t->disk, SIM_CRASH_PROCESS);
+    if (chance(t, 1, 2)) {
+        t->ended = "a power cut";
+        sim_disk_crash(t->disk, SIM_CRASH_POWER);
+    }
+}
+
+static void settings(sim *t) {
+    t->wal_options = (cnk_wal_options)CNK_WAL_OPTIONS_INIT;
+    t->wal_options.dir = "wal";
+    t->wal_options.file_bytes = 100000 + below(t, 200000);
+    t->wal_options.budget_bytes = t->wal_options.file_bytes * (6 + below(t, 8));
+    t->wal_options.cache_bytes = 1 << 20;
+    t->wal_options.unsynced_bytes_max = chance(t, 1, 3) ? 3000 : 64 << 20;
+    t->wal_options.linger_always = chance(t, 1, 6);
+    t->tier_options = (cnk_tier_options)CNK_TIER_OPTIONS_INIT;
+    t->tier_options.dir = "packs";
+    t->tier_options.retry_ms = 5;
+    t->tier_options.pool_bytes = 4 << 20;
+    t->options = (cnk_broker_options)CNK_BROKER_OPTIONS_INIT;
+    memset(t->options.directory_id.bytes, 7, 16);
+    t->options.offsets_partitions = 1 + (int32_t)below(t, 4);
+    t->options.groups.initial_delay_ms = 20 + (int32_t)below(t, 100);
+    t->options.groups.session_min_ms = 100;
+    t->options.groups.snapshot_records = 1 + (uint32_t)below(t, 40);
+    /* An empty group that has stored nothing is deleted at the next look, and its generations begin anew; as in Kafka. */
+    t->options.groups.offsets_check_ms = INT64_C(1) << 40;
+    t->options.ready = on_ready;
+    t->options.notice = on_notice;
+    t->options.fenced = on_fenced;
+    t->options.sealed = on_sealed;
+    t->options.hook_arg = t;
+}
+
+static bool run_seed(sim_run *run) {
+    sim *t = calloc(1, sizeof *t);
+    the_sim = t;
+    t->seed = run->seed;
+    t->trace = run->trace;
+    coverage = run->coverage;
+    cnk_rng_seed(&t->rng, t->seed * UINT64_C(0x9e3779b97f4a7c15) + 11);
+    for (int g = 0; g < GROUPS; g++) {
+        model *m = &t->groups[g];
+        snprintf(m->name, sizeof m->name, "g%d", g);
+        m->generations = calloc(GENERATIONS_MAX, sizeof *m->generations);
+        for (int p = 0; p < PARTITIONS; p++) m->acked[p] = m->sent[p] = -1;
+    }
+    for (int n = 0; n < ACTORS; n++) {
+        t->actors[n].index = n;
+        t->actors[n].group = n % GROUPS;
+        if (n % 3 == 0) snprintf(t->actors[n].instance, sizeof t->actors[n].instance, "static%d", n);
+    }
+    sim_disk_options disk = SIM_DISK_OPTIONS_INIT;
+    disk.no_direct = chance(t, 1, 8);
+    t->disk = sim_disk_new(below(t, UINT64_MAX), &disk);
+    settings(t);
+    while (!t->failed && t->worlds < WORLDS_MAX && (t->calls < CALLS_MIN || t->crashes == 0 || t->worlds < WORLDS_MIN))
+        life(t, false);
+    if (!t->failed) life(t, true);
+    run->calls = t->calls;
+    run->crashes = t->crashes;
+    run->worlds = t->worlds;
+    bool ok = !t->failed;
+    if (!ok) memcpy(run->what, t->what, sizeof t->what);
+    sim_disk_free(t->disk);
+    for (int g = 0; g < GROUPS; g++) free(t->groups[g].generations);
+    free(t);
+    return ok;
+}
+
+/* ---- the program ------------------------------------------------------------------------------------------------ */
+
+static const char *const bugs[] = {"none",          "ack-before-sync",   "answer-before-commit", "old-generation",
+                                   "assign-unwritten", "load-stops-early", "sync-old-generation", "snapshot-skips", NULL};
+
+static void bug_set(size_t bug) {
+    static const struct { enum cnk_wal_bug wal; enum cnk_coord_bug coord; } of[] = {
+        {CNK_WAL_BUG_NONE, CNK_COORD_BUG_NONE},
+        {CNK_WAL_BUG_ACK_BEFORE_SYNC, CNK_COORD_BUG_NONE},
+        {CNK_WAL_BUG_NONE, CNK_COORD_BUG_ANSWER_BEFORE_COMMIT},
+        {CNK_WAL_BUG_NONE, CNK_COORD_BUG_OLD_GENERATION},
+        {CNK_WAL_BUG_NONE, CNK_COORD_BUG_ASSIGN_UNWRITTEN},
+        {CNK_WAL_BUG_NONE, CNK_COORD_BUG_LOAD_STOPS_EARLY},
+        {CNK_WAL_BUG_NONE, CNK_COORD_BUG_SYNC_OLD_GENERATION},
+        {CNK_WAL_BUG_NONE, CNK_COORD_BUG_SNAPSHOT_SKIPS}};
+    cnk_wal_bug = of[bug].wal;
+    cnk_coord_bug = of[bug].coord;
+}
+
+static void print_totals(void) {
+    printf("%llu joins, %llu assignments, %llu commits acknowledged, %llu fetched; %llu left, %llu static ones came back, %llu "
+           "fenced, %llu refused",
+           (unsigned long long)totals.joins, (unsigned long long)totals.assignments, (unsigned long long)totals.commits,
+           (unsigned long long)totals.fetches, (unsigned long long)totals.left, (unsigned long long)totals.replaced,
+           (unsigned long long)totals.fenced, (unsigned long long)totals.refused);
+}
+
+int main(int argc, char **argv) {
+    static const sim_program program = {"sim_group", 40, bugs, bug_set, run_seed, print_totals};
+    return sim_main(&program, argc, argv);
+}

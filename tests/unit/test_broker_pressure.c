@@ -1,0 +1,517 @@
+/* The broker at its limits: no room in the WAL, many requests at once, cancelled ones, slow readers, cold data. */
+#include "broker_world.h"
+
+static world w;
+
+enum { MANY = 120 };
+
+typedef struct sent {
+    call c;
+    cnk_writer batch;
+    cnk_produce_part part;
+    cnk_produce op;
+} sent;
+
+static sent many[MANY];
+
+static void send(sent *s, size_t shard, const char *topic, int32_t partition, int records, producer_fields who,
+                 size_t value_len, int32_t timeout_ms) {
+    *s = (sent){.part = {.topic = text(topic), .partition = partition}};
+    make_batch(&s->batch, records, 1700000000000, who, value_len);
+    s->part.data = s->batch.data;
+    s->part.len = (uint32_t)s->batch.len;
+    s->op = (cnk_produce){.acks = -1, .timeout_ms = timeout_ms, .version = 11, .parts = &s->part, .part_count = 1};
+    call_begin(&w, shard, &s->c, produce_start, &s->op);
+}
+
+static int await(sent *s) {
+    ck_assert_int_eq(call_wait(&s->c), 0);
+    cnk_writer_free(&s->batch);
+    return s->part.error;
+}
+
+static void open_small(size_t shards, uint64_t unsynced, uint64_t budget) {
+    world_new(&w, shards);
+    world_close(&w);
+    w.wal_options.unsynced_bytes_max = unsynced;
+    w.wal_options.file_bytes = 1u << 20;
+    w.wal_options.budget_bytes = budget;
+    world_open(&w);
+}
+
+/* More than the WAL takes unsynced: all get in, and each partition keeps its order (T4). */
+START_TEST(test_waiting_keeps_order) {
+    open_small(_i ? 3 : 1, 256 * 1024, 64u << 20);
+    ck_assert_int_eq(create(&w, "t", 2), 0);
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < MANY; i++)
+            send(&many[i], 0, "t", i % 2, 1, (producer_fields){5, 0, round * MANY / 2 + i / 2}, 60000, 600000);
+        for (int i = 0; i < MANY; i++) {
+            ck_assert_int_eq(await(&many[i]), 0);
+            ck_assert_int_eq(many[i].part.base_offset, round * MANY / 2 + i / 2);
+        }
+    }
+    for (int32_t p = 0; p < 2; p++) ck_assert_int_eq(fetch_all(&w, "t", p, 0).next, 3 * MANY / 2);
+    cnk_shard_stats stats;
+    cnk_shard_stats_get(cnk_broker_shard(w.broker, 0), &stats);
+    ck_assert_uint_eq(stats.waiting_parts, 0);
+    world_free(&w);
+}
+END_TEST
+
+/* The disk's budget for packs is used up, so the WAL fills up to its own: produces wait, time out with a code that is
+ * retried, and leave nothing behind; deleting a topic gives the space back; then waiting batches get in. */
+START_TEST(test_over_budget) {
+    world_new(&w, _i ? 3 : 1);
+    world_close(&w);
+    w.wal_options.file_bytes = 1u << 20;
+    w.wal_options.budget_bytes = 12u << 20;
+    w.with_tier = true;
+    w.tier_options.budget_bytes = 4u << 20;
+    w.tier_options.retry_ms = 20;
+    world_open(&w);
+    ck_assert_int_eq(create(&w, "old", 1), 0);
+    ck_assert_int_eq(create(&w, "new", 1), 0);
+    int acked = 0, error = 0;
+    while (error == 0 && acked < 10000) {
+        send(&many[0], 0, "old", 0, 1, no_producer, 60000, 1);
+        error = await(&many[0]);
+        acked += error == 0;
+    }
+    ck_assert_int_eq(error, CHRONIK_ETIMEDOUT);
+    ck_assert_int_gt(w.tier_pauses, 0);
+    ck_assert_int_eq(fetch_all(&w, "old", 0, 0).next, acked);
+    send(&many[1], 0, "new", 0, 1, no_producer, 60000, 600000); /* waits for room */
+    ck_assert_int_eq(delete_one(&w, "old"), 0);
+    ck_assert_int_eq(await(&many[1]), 0);
+    for (int i = 0; i < 20; i++) {
+        send(&many[0], 0, "new", 0, 1, no_producer, 60000, 600000);
+        ck_assert_int_eq(await(&many[0]), 0);
+    }
+    world_reopen(&w);
+    ck_assert_int_eq(fetch_all(&w, "new", 0, 0).next, 21);
+    world_free(&w);
+}
+END_TEST
+
+/* Far more than the WAL holds, read back from packs, files and memory, across restarts. */
+START_TEST(test_packs) {
+    world_new(&w, _i ? 3 : 1);
+    world_close(&w);
+    w.wal_options.file_bytes = 1u << 20;
+    w.wal_options.budget_bytes = 4u << 20;
+    w.with_tier = true;
+    world_open(&w);
+    ck_assert_int_eq(create(&w, "t", 3), 0);
+    int64_t stored = 0;
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 2 * MANY; i += MANY) {
+            for (int k = 0; k < MANY; k++)
+                send(&many[k], (size_t)k % w.shard_count, "t", k % 3, 3, no_producer, 20000, 600000);
+            for (int k = 0; k < MANY; k++) ck_assert_int_eq(await(&many[k]), 0);
+            stored += MANY;
+        }
+        for (int32_t p = 0; p < 3; p++) {
+            ck_assert_int_eq(fetch_all(&w, "t", p, 0).next, stored);
+            ck_assert_int_eq(fetch_all(&w, "t", p, stored / 2).records, stored - stored / 2 / 3 * 3);
+            cnk_list_offsets_part l = list_offset(&w, "t", p, 1700000000002);
+            ck_assert_int_eq(l.error, 0);
+            ck_assert_int_eq(l.offset, 2);
+            ck_assert_int_eq(l.offset_epoch, 1);
+            ck_assert_int_eq(list_offset(&w, "t", p, CNK_OFFSET_MAX_TIMESTAMP).offset, 2);
+        }
+        world_reopen(&w);
+    }
+    cnk_tier_stats stats;
+    cnk_tier_stats_get(w.tier, &stats);
+    ck_assert_uint_gt(stats.packs, 0);
+    ck_assert_int_eq(delete_one(&w, "t"), 0);
+    world_free(&w);
+}
+END_TEST
+
+static int cancel_produce_if_open(call *c) {
+    sent *s = c->op;
+    if (!s->c.over) cnk_broker_produce_cancel(&s->op);
+    return CNK_DONE;
+}
+static int cancel_fetch(call *c) {
+    cnk_broker_fetch_cancel(c->op);
+    return CNK_DONE;
+}
+
+/* Connections close in the middle: every operation ends, what was appended stays, nothing leaks. */
+START_TEST(test_cancel) {
+    open_small(_i ? 3 : 1, 128 * 1024, 64u << 20);
+    ck_assert_int_eq(create(&w, "t", 3), 0);
+    int64_t acked = 0, ended = 0;
+    for (int round = 0; round < 5; round++) {
+        call cancels[MANY];
+        for (int i = 0; i < MANY; i++)
+            send(&many[i], (size_t)i % w.shard_count, "t", i % 3, 1, no_producer, 20000, 600000);
+        for (int i = 0; i < MANY; i += 2)
+            if (!many[i].c.over)
+                call_begin(&w, (size_t)i % w.shard_count, &cancels[i], cancel_produce_if_open, &many[i]);
+            else
+                cancels[i] = (call){.over = 1, .w = &w};
+        for (int i = 0; i < MANY; i++) {
+            if (i % 2 == 0) call_wait(&cancels[i]);
+            int error = await(&many[i]);
+            ck_assert(error == 0 || (i % 2 == 0 && error == CHRONIK_ECANCELED));
+            acked += error == 0;
+            ended++;
+        }
+    }
+    int64_t stored = 0;
+    for (int32_t p = 0; p < 3; p++) stored += fetch_all(&w, "t", p, 0).high_watermark;
+    ck_assert_int_ge(stored, acked);
+    ck_assert_int_le(stored, ended);
+
+    for (size_t shard = 0; shard < w.shard_count; shard++) { /* fetches that wait */
+        call c, k, e;
+        cnk_fetch_part parts[3];
+        for (int32_t p = 0; p < 3; p++)
+            parts[p] = (cnk_fetch_part){.topic = text("t"),
+                                        .partition = p,
+                                        .leader_epoch = -1,
+                                        .bytes_max = 1000,
+                                        .offset = fetch_all(&w, "t", p, 0).high_watermark};
+        cnk_fetch op = {.max_wait_ms = 600000, .min_bytes = 1, .bytes_max = 1000, .parts = parts, .part_count = 3};
+        call_begin(&w, shard, &c, fetch_start, &op);
+        call_begin(&w, shard, &k, cancel_fetch, &op);
+        ck_assert_int_eq(call_wait(&k), 0);
+        ck_assert_int_eq(call_wait(&c), 0);
+        for (int32_t p = 0; p < 3; p++) ck_assert_int_eq(parts[p].error, CHRONIK_ECANCELED);
+        call_begin(&w, shard, &e, fetch_end_start, &op);
+        call_wait(&e);
+    }
+    world_free(&w);
+}
+END_TEST
+
+/* Stopping with everything under way: each operation ends, with its result or a code that clients retry. */
+START_TEST(test_stop_under_load) {
+    open_small(_i ? 3 : 1, 128 * 1024, 64u << 20);
+    ck_assert_int_eq(create(&w, "t", 3), 0);
+    call c;
+    cnk_fetch_part part = {.topic = text("t"), .partition = 1, .leader_epoch = -1, .bytes_max = 1000, .offset = 0};
+    cnk_fetch op = {.max_wait_ms = 600000, .min_bytes = 100000000, .bytes_max = 1000, .parts = &part, .part_count = 1};
+    call_begin(&w, w.shard_count - 1, &c, fetch_start, &op);
+    for (int i = 0; i < MANY; i++) send(&many[i], (size_t)i % w.shard_count, "t", i % 3, 1, no_producer, 20000, 600000);
+    cnk_broker_stop(w.broker, on_stopped, &w);
+    int64_t acked = 0;
+    for (int i = 0; i < MANY; i++) {
+        world_wait(&w, &many[i].c.over);
+        int error = many[i].c.rc < 0 ? many[i].c.rc : many[i].part.error;
+        cnk_writer_free(&many[i].batch);
+        ck_assert(error == 0 || error == CHRONIK_ESHUTDOWN);
+        acked += error == 0;
+    }
+    world_wait(&w, &c.over);
+    if (c.rc >= 0) {
+        call e;
+        call_begin(&w, w.shard_count - 1, &e, fetch_end_start, &op);
+        call_wait(&e);
+    }
+    world_wait(&w, &w.stopped);
+    ck_assert_int_eq(w.stop_code, 0);
+    for (size_t i = 1; i < w.shard_count; i++) {
+        cnk_event_loop_stop(w.loops[i]);
+        pthread_join(w.threads[i], NULL);
+    }
+    cnk_event_loop_stop(w.loops[0]);
+    cnk_event_loop_run(w.loops[0]);
+    world_close_rest(&w);
+    world_open(&w);
+    int64_t stored = 0;
+    for (int32_t p = 0; p < 3; p++) stored += fetch_all(&w, "t", p, 0).high_watermark;
+    ck_assert_int_ge(stored, acked);
+    world_free(&w);
+}
+END_TEST
+
+/* Everything is read from files: after a restart, or because readers pin more than they may. */
+START_TEST(test_cold_reads) {
+    world_new(&w, _i ? 3 : 1);
+    ck_assert_int_eq(create(&w, "t", 3), 0);
+    for (int i = 0; i < 600; i++) {
+        send(&many[i % MANY], 0, "t", i % 3, 2, no_producer, (size_t)(i * 37 % 3000), 600000);
+        if (i % MANY == MANY - 1)
+            for (int k = 0; k < MANY; k++) ck_assert_int_eq(await(&many[k]), 0);
+    }
+    w.options.fetch_pinned_bytes_max = 0;
+    w.options.fetch_cold_bytes_max = 1;
+    for (int round = 0; round < 2; round++) {
+        for (int32_t p = 0; p < 3; p++) {
+            ck_assert_int_eq(fetch_all(&w, "t", p, 0).next, 400);
+            fetched f = fetch_from(&w, 0, "t", p, 100, 1, 0); /* less than a batch: one is served */
+            ck_assert_int_eq(f.error, 0);
+            ck_assert_int_eq(f.next, 102);
+            f = fetch_from(&w, 0, "t", p, 101, 10000, 0);
+            ck_assert_int_eq(f.first, 100);
+            ck_assert_uint_le(f.bytes, 10000);
+        }
+        cnk_shard_stats stats;
+        cnk_shard_stats_get(cnk_broker_shard(w.broker, 0), &stats);
+        ck_assert_uint_eq(stats.pinned_bytes, 0);
+        ck_assert_uint_eq(stats.cold_bytes, 0);
+        if (round == 1) ck_assert_uint_gt(stats.fetch_cold_bytes, 0);
+        world_reopen(&w);
+    }
+    world_free(&w);
+}
+END_TEST
+
+static uint64_t read_ahead_bytes(void) {
+    cnk_shard_stats stats;
+    cnk_shard_stats_get(cnk_broker_shard(w.broker, 0), &stats);
+    return stats.fetch_ahead_bytes;
+}
+
+/* The first loop runs while the test waits for something. */
+static void loop_a_while(void) { (void)fetch_from(&w, 0, "t", 0, 0, 1, 0); }
+
+/* Partition 0 from the front to the end, 100,000 bytes at a time; gives the bytes read. */
+static uint64_t read_through(int64_t count) {
+    uint64_t bytes = 0;
+    for (int64_t offset = 0; offset < count;) {
+        fetched f = fetch_from(&w, 0, "t", 0, offset, 100000, 0);
+        ck_assert_int_eq(f.error, 0);
+        ck_assert_int_eq(f.first, offset);
+        ck_assert_uint_le(f.bytes, 100000);
+        bytes += f.bytes;
+        offset = f.next;
+    }
+    return bytes;
+}
+
+/* Who reads old data from front to back gets most of it from what was read ahead, from WAL files and from packs; who does
+ * not, or where it is turned off, gets none. What nobody comes for gives its memory back. */
+START_TEST(test_reading_ahead) {
+    world_new(&w, _i ? 3 : 1);
+    world_close(&w);
+    w.wal_options.file_bytes = 1u << 20;
+    w.wal_options.budget_bytes = 64u << 20;
+    w.with_tier = _i;
+    world_open(&w);
+    ck_assert_int_eq(create(&w, "t", 1), 0);
+    for (int i = 0; i < 300; i += MANY / 4) {
+        for (int k = 0; k < MANY / 4; k++) send(&many[k], 0, "t", 0, 1, no_producer, 20000, 600000);
+        for (int k = 0; k < MANY / 4; k++) ck_assert_int_eq(await(&many[k]), 0);
+    }
+    world_reopen(&w); /* nothing is in memory, and everything in sealed files */
+    cnk_tier_stats tier = {.files_waiting = 1};
+    while (_i && tier.files_waiting > 0) {
+        loop_a_while();
+        cnk_tier_stats_get(w.tier, &tier);
+    }
+    int64_t count = fetch_from(&w, 0, "t", 0, 0, 1, 0).high_watermark;
+    uint64_t bytes = read_through(count), ahead = read_ahead_bytes();
+    ck_assert_uint_gt(ahead, bytes / 2);
+    for (int64_t offset = count - 1; offset >= 0; offset -= 7)
+        ck_assert_int_eq(fetch_from(&w, 0, "t", 0, offset, 100000, 0).first, offset);
+    ck_assert_uint_eq(read_ahead_bytes(), ahead);
+    cnk_shard_stats stats;
+    do {
+        loop_a_while();
+        cnk_shard_stats_get(cnk_broker_shard(w.broker, 0), &stats);
+    } while (stats.cold_bytes > 0);
+    w.options.fetch_ahead_bytes_max = 0;
+    world_reopen(&w);
+    ck_assert_uint_eq(read_through(count), bytes);
+    ck_assert_uint_eq(read_ahead_bytes(), 0);
+    world_free(&w);
+}
+END_TEST
+
+/* max_bytes: the first partition that has data is served whatever its size, the others only within the rest (KIP-74).
+ * */
+START_TEST(test_fetch_limits) {
+    world_new(&w, _i ? 3 : 1);
+    ck_assert_int_eq(create(&w, "t", 3), 0);
+    for (int i = 0; i < 30; i++) {
+        send(&many[0], 0, "t", i % 3, 1, no_producer, 1000, 600000);
+        ck_assert_int_eq(await(&many[0]), 0);
+    }
+    for (size_t first = 0; first < 3; first++)
+        for (uint32_t limit = 1; limit < 12000; limit += 500) {
+            call c, e;
+            cnk_fetch_part parts[3];
+            for (int32_t p = 0; p < 3; p++)
+                parts[p] = (cnk_fetch_part){.topic = text("t"), .partition = p, .leader_epoch = -1, .bytes_max = 5000};
+            cnk_fetch op = {
+                .max_wait_ms = 0, .min_bytes = 1, .bytes_max = limit, .parts = parts, .part_count = 3, .first = first};
+            call_begin(&w, 0, &c, fetch_start, &op);
+            ck_assert_int_eq(call_wait(&c), 0);
+            uint32_t bytes = 0, one = 0;
+            for (size_t n = 0; n < 3; n++) {
+                fetched f = read_part(&parts[(first + n) % 3]);
+                ck_assert_int_eq(f.error, 0);
+                ck_assert_int_eq(f.high_watermark, 10);
+                if (n == 0) ck_assert_uint_ge(f.records, 1);
+                one = f.records ? f.bytes / f.records : one;
+                ck_assert_uint_le(f.bytes, 5000);
+                bytes += f.bytes;
+            }
+            ck_assert_uint_eq(bytes, op.bytes);
+            ck_assert(bytes <= limit || bytes == one);
+            ck_assert_uint_ge(bytes + 3 * one, limit); /* and not needlessly little */
+            call_begin(&w, 0, &e, fetch_end_start, &op);
+            call_wait(&e);
+        }
+    world_free(&w);
+}
+END_TEST
+
+/* compression.type: batches of other codecs are recompressed, keep their records and their order, also past those that
+ * need no conversion, and in the middle of cancels and of a deletion. */
+START_TEST(test_conversion) {
+    static const struct {
+        const char *name;
+        unsigned codec;
+    } codecs[] = {{"uncompressed", CNK_CODEC_NONE},
+                  {"gzip", CNK_CODEC_GZIP},
+                  {"snappy", CNK_CODEC_SNAPPY},
+                  {"lz4", CNK_CODEC_LZ4},
+                  {"zstd", CNK_CODEC_ZSTD}};
+    world_new(&w, _i ? 3 : 1);
+    for (size_t k = 0; k < 5; k++) {
+        call c;
+        cnk_topic_setting setting = {text("compression.type"), text(codecs[k].name)};
+        cnk_create_topic t = {
+            .name = text(codecs[k].name), .partitions = 1, .replication = -1, .settings = &setting, .setting_count = 1};
+        cnk_create_topics op = {.timeout_ms = 60000, .topics = &t, .topic_count = 1};
+        call_begin(&w, 0, &c, create_start, &op);
+        ck_assert_int_eq(call_wait(&c), 0);
+        ck_assert_msg(t.error == 0, "%s", t.error_text);
+        for (int i = 0; i < MANY; i++) {
+            many[i] = (sent){.part = {.topic = text(codecs[k].name)}};
+            make_batch_codec(&many[i].batch, (unsigned)i % 5, 3, 1700000000000 + i, (producer_fields){1, 0, i * 3},
+                             2000);
+            many[i].part.data = many[i].batch.data;
+            many[i].part.len = (uint32_t)many[i].batch.len;
+            many[i].op =
+                (cnk_produce){.acks = -1, .timeout_ms = 600000, .version = 11, .parts = &many[i].part, .part_count = 1};
+            call_begin(&w, 0, &many[i].c, produce_start, &many[i].op);
+        }
+        for (int i = 0; i < MANY; i++) {
+            ck_assert_int_eq(await(&many[i]), 0);
+            ck_assert_int_eq(many[i].part.base_offset, i * 3);
+        }
+        for (int64_t offset = 0; offset < MANY * 3; offset += 3) {
+            call f, e;
+            cnk_batch batch;
+            cnk_record r;
+            cnk_records records;
+            cnk_batch_fault fault;
+            cnk_fetch_part part = {.topic = text(codecs[k].name), .leader_epoch = -1, .offset = offset, .bytes_max = 1};
+            cnk_fetch fetch_op = {.min_bytes = 1, .bytes_max = 1, .parts = &part, .part_count = 1};
+            call_begin(&w, 0, &f, fetch_start, &fetch_op);
+            ck_assert_int_eq(call_wait(&f), 0);
+            ck_assert_uint_eq(part.slice_count, 1);
+            ck_assert_int_eq(cnk_batch_parse(part.slices[0].iov_base, part.slices[0].iov_len, &batch), 0);
+            ck_assert_int_eq(batch.base_offset, offset);
+            ck_assert_uint_eq(cnk_batch_codec(&batch), codecs[k].codec);
+            ck_assert_int_eq(batch.base_sequence, (int32_t)offset);
+            uint8_t *copy = malloc(batch.len); /* the broker's own checks, which want base offset 0 */
+            memcpy(copy, batch.data, batch.len);
+            memset(copy, 0, 8);
+            cnk_batch_rules rules = {.produce_version = 11,
+                                     .bytes_max = 1u << 30,
+                                     .now_ms = 1700000000000,
+                                     .timestamp_before_max_ms = INT64_MAX,
+                                     .timestamp_after_max_ms = INT64_MAX,
+                                     .decompressed_bytes_max = 1u << 30};
+            ck_assert_int_eq(cnk_batch_validate(copy, batch.len, &rules, &batch, &fault), 0);
+            ck_assert_int_eq(cnk_records_open(&batch, 1u << 30, &records), 0);
+            for (int n = 0; n < 3; n++) {
+                ck_assert_int_eq(cnk_records_next(&records, &r), 1);
+                ck_assert_int_eq(r.timestamp, 1700000000000 + offset / 3 + n);
+                ck_assert_int_eq(r.value_len, 2000);
+                ck_assert_int_eq(r.value[1999], 'v');
+            }
+            ck_assert_int_eq(cnk_records_next(&records, &r), 0);
+            cnk_records_close(&records);
+            free(copy);
+            call_begin(&w, 0, &e, fetch_end_start, &fetch_op);
+            call_wait(&e);
+        }
+        call cancels[MANY];
+        for (int i = 0; i < MANY; i++) send(&many[i], 0, codecs[k].name, 0, 3, no_producer, 5000, 600000);
+        for (int i = 0; i < MANY; i += 3) call_begin(&w, 0, &cancels[i], cancel_produce_if_open, &many[i]);
+        int error = delete_one(&w, codecs[k].name);
+        ck_assert_int_eq(error, 0);
+        for (int i = 0; i < MANY; i++) {
+            if (i % 3 == 0) call_wait(&cancels[i]);
+            error = await(&many[i]);
+            ck_assert(error == 0 || error == CHRONIK_EUNKNOWNTOPIC || (i % 3 == 0 && error == CHRONIK_ECANCELED));
+        }
+    }
+    world_free(&w);
+}
+END_TEST
+
+START_TEST(test_timestamps) {
+    world_new(&w, _i ? 3 : 1);
+    ck_assert_int_eq(create(&w, "t", 1), 0);
+    ck_assert_int_eq(list_offset(&w, "t", 0, CNK_OFFSET_MAX_TIMESTAMP).offset, -1);
+    ck_assert_int_eq(list_offset(&w, "t", 0, 5).offset, -1);
+    for (int i = 0; i < 10; i++) { /* batches of 3 records, at 1000 * i, +1, +2 */
+        call c;
+        cnk_writer batch;
+        make_batch(&batch, 3, 1000 * (i + 1), no_producer, 10);
+        cnk_produce_part part = {.topic = text("t"), .data = batch.data, .len = (uint32_t)batch.len};
+        cnk_produce op = {.acks = -1, .timeout_ms = 600000, .version = 11, .parts = &part, .part_count = 1};
+        call_begin(&w, 0, &c, produce_start, &op);
+        ck_assert_int_eq(call_wait(&c), 0);
+        ck_assert_int_eq(part.error, 0);
+        cnk_writer_free(&batch);
+    }
+    for (int round = 0; round < 2; round++) { /* from memory, then from files */
+        for (int i = 0; i < 10; i++)
+            for (int k = -1; k < 4; k++) {
+                cnk_list_offsets_part l = list_offset(&w, "t", 0, 1000 * (i + 1) + k);
+                int64_t expected = k < 3 ? i * 3 + (k < 0 ? 0 : k) : i < 9 ? i * 3 + 3 : -1;
+                ck_assert_int_eq(l.error, 0);
+                ck_assert_int_eq(l.offset, expected);
+                ck_assert_int_eq(l.record_timestamp, expected < 0 ? -1 : 1000 * (expected / 3 + 1) + expected % 3);
+                ck_assert_int_eq(l.offset_epoch, expected < 0 ? -1 : 1);
+            }
+        cnk_list_offsets_part l = list_offset(&w, "t", 0, CNK_OFFSET_MAX_TIMESTAMP);
+        ck_assert_int_eq(l.offset, 29);
+        ck_assert_int_eq(l.record_timestamp, 10002);
+        ck_assert_int_eq(list_offset(&w, "t", 0, CNK_OFFSET_EARLIEST_LOCAL).offset, 0);
+        ck_assert_int_eq(list_offset(&w, "t", 0, CNK_OFFSET_LATEST_TIERED).offset, -1);
+        ck_assert_int_eq(list_offset(&w, "t", 0, CNK_OFFSET_EARLIEST_PENDING_UPLOAD).offset, -1);
+        ck_assert_int_eq(list_offset(&w, "t", 1, -1).error, CHRONIK_EUNKNOWNTOPIC);
+        world_reopen(&w);
+    }
+    world_free(&w);
+}
+END_TEST
+
+static Suite *suite(void) {
+    Suite *s = suite_create("broker_pressure");
+    TCase *tc = tcase_create("pressure");
+    tcase_set_timeout(tc, 0);
+    tcase_add_loop_test(tc, test_waiting_keeps_order, 0, 2);
+    tcase_add_loop_test(tc, test_over_budget, 0, 2);
+    tcase_add_loop_test(tc, test_packs, 0, 2);
+    tcase_add_loop_test(tc, test_cancel, 0, 2);
+    tcase_add_loop_test(tc, test_stop_under_load, 0, 2);
+    tcase_add_loop_test(tc, test_cold_reads, 0, 2);
+    tcase_add_loop_test(tc, test_reading_ahead, 0, 2);
+    tcase_add_loop_test(tc, test_fetch_limits, 0, 2);
+    tcase_add_loop_test(tc, test_conversion, 0, 2);
+    tcase_add_loop_test(tc, test_timestamps, 0, 2);
+    suite_add_tcase(s, tc);
+    return s;
+}
+
+int main(void) {
+    SRunner *runner = srunner_create(suite());
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? 1 : 0;
+}
