@@ -157,8 +157,8 @@
     /* clients */                                                                                                     \
     X(FETCH_MAX, CLIENTS, "fetch.max.bytes", BYTES, "57671680", 1024, CNK_INT32_MAX, "", 0, "",                       \
       "The most that one fetch returns.")                                                                             \
-    X(FETCH_SESSIONS, CLIENTS, "max.incremental.fetch.session.cache.slots", INT, "1000", 0, CNK_INT32_MAX, "", NO_EFFECT, "", \
-      "Incremental fetch sessions at one time. Clients are told to do without them.")                                 \
+    X(FETCH_SESSIONS, CLIENTS, "max.incremental.fetch.session.cache.slots", INT, "1000", 0, CNK_INT32_MAX, "", 0, "",   \
+      "Incremental fetch sessions at one time. A client that gets none names all its partitions in each fetch.")      \
     X(PRODUCER_EXPIRATION, CLIENTS, "producer.id.expiration.ms", MS, "86400000", 1, CNK_INT32_MAX, "", 0, "",         \
       "How long an idle idempotent producer is remembered, by the timestamp of its last message. A retry that comes "   \
       "later is a new message.")                                                                                      \

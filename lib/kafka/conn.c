@@ -2,7 +2,7 @@
  * request in request.c; here are opening, closing, and sending. */
 #include <string.h>
 
-#include "kafka/internal.h"
+#include "kafka/session.h"
 
 /* ---- the shard's part ------------------------------------------------------------------------------------------- */
 
@@ -21,6 +21,7 @@ int cnk_kafka_new(cnk_shard *shard, const cnk_kafka_options *options, cnk_kafka 
     cnk_kafka_budget_init(&k->control, at_least(options->control_bytes_max, options->frame_bytes_max));
     cnk_list_init(&k->pool);
     cnk_list_init(&k->bodies);
+    cnk_kafka_sessions_init(&k->sessions, options->session_seed, options->session_slots);
     k->options.advertised_host = k->options.rack = NULL;
     if (options->advertised_host && *options->advertised_host)
         k->options.advertised_host = k->advertised_host = cnk_strdup(options->advertised_host);
@@ -48,6 +49,7 @@ void cnk_kafka_free(cnk_kafka *kafka) {
         cnk_free(r);
     }
     if (k->timer) k->loop->ops->timer_free(k->loop->self, k->timer);
+    cnk_kafka_sessions_free(&k->sessions);
     cnk_kafka_chunk_unref(k->chunk);
     cnk_kafka_spares_free(k);
     cnk_free(k->advertised_host);

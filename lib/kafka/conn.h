@@ -42,13 +42,15 @@ typedef struct cnk_kafka_options {
     const char *advertised_host;  /* NULL or "": each connection's own local address (K10) */
     uint16_t advertised_port;     /* 0: the connection's own local port */
     const char *rack;             /* NULL: none */
+    uint32_t session_slots;       /* fetch sessions of the shard */
+    uint64_t session_seed;        /* of their ids */
 } cnk_kafka_options;
 
 #define CNK_KAFKA_OPTIONS_INIT                                                                                        \
     {                                                                                                                 \
         .frame_bytes_max = 104857600, .pipelined_max = 256, .output_bytes_max = UINT64_C(1) << 20,                     \
         .produce_bytes_max = UINT64_C(256) << 20, .control_bytes_max = UINT64_C(256) << 20, .body_timeout_ms = 30000,  \
-        .chunk_bytes = 256u << 10                                                                                     \
+        .chunk_bytes = 256u << 10, .session_slots = 1000                                                              \
     }
 
 /* Copies the options and their strings. 0 or ENOMEM. */

@@ -92,7 +92,7 @@ int cnk_kafka_fetch_encode(const cnk_kafka_fetch_answer *a, int version, cnk_wri
     cnk_write_be32(w, 0); /* ThrottleTimeMs */
     if (version >= 7) {
         cnk_write_be16(w, (uint16_t)a->error);
-        cnk_write_be32(w, 0); /* SessionId: none */
+        cnk_write_be32(w, (uint32_t)a->session_id);
     }
     cnk_kafka_write_length(w, (int32_t)a->topic_count, flexible, false);
     for (size_t i = 0; i < a->topic_count; i++) {

@@ -1,29 +1,42 @@
-/* Fetch, without sessions for now: the session id in an answer is 0, which tells the client not to use any (KIP-227).
+/* Fetch: a full one, of the partitions that it names, or an incremental one, of its session's (session.h).
  * The answer lends the broker's memory until it is sent. */
-#include "kafka/internal.h"
-
-#define SESSION_EPOCH_INITIAL 0
-#define SESSION_EPOCH_FINAL (-1)
+#include "kafka/session.h"
 
 typedef struct fetch_state {
     cnk_fetch op;
     cnk_kafka_fetch_answer out;
     bool begun;
+    bool make_session;          /* of what this full fetch asks for */
+    cnk_kafka_session *session; /* an incremental fetch's; NULL: a full one */
+    int32_t session_epoch;      /* when it began: another one means that somebody else goes on with the session */
 } fetch_state;
 
 static int add_slices(void *arg, const cnk_fetch_part *part) {
     return cnk_kafka_answer_slices(arg, part->slices, part->slice_count, part->bytes);
 }
 
-static int answer(cnk_kafka_request *r, fetch_state *s) {
+static int encode(cnk_kafka_request *r, fetch_state *s) {
     cnk_kafka_fetch_answer *out = &s->out;
-    out->parts = s->op.parts;
     out->node_id = cnk_kafka_node_id(r);
     out->rack = cnk_kafka_string_of(cnk_kafka_rack(r));
     cnk_kafka_advertised(r, &out->host, &out->port);
     int code = cnk_kafka_answer_begin(r, s->op.part_count);
     if (code == 0) code = cnk_kafka_fetch_encode(out, r->version, &r->out, add_slices, r);
     return code ? code : cnk_kafka_answer_end(r);
+}
+
+static int answer(cnk_kafka_request *r, fetch_state *s) {
+    cnk_kafka_session *session = s->session;
+    s->out.parts = s->op.parts;
+    if (s->make_session && !r->conn->closed)
+        s->out.session_id = cnk_kafka_session_make(r->conn->kafka, r->version >= 13, &s->out);
+    if (session && session->epoch != s->session_epoch) {
+        s->out.error = CNK_KAFKA_INVALID_FETCH_SESSION_EPOCH;
+        s->out.session_id = session->id;
+        session = NULL;
+    }
+    const int code = session ? cnk_kafka_session_tell(session, r, &s->op, &s->out) : 0;
+    return code ? code : encode(r, s);
 }
 
 static void fetched(cnk_fetch *op) {
@@ -39,6 +52,7 @@ static void cancel(cnk_kafka_request *r) {
 static void release(cnk_kafka_request *r) {
     fetch_state *s = r->op;
     if (s->begun) cnk_broker_fetch_end(&s->op);
+    if (s->session) cnk_kafka_session_release(s->session);
 }
 
 static int fill_parts(cnk_kafka_request *r, const cnk_fetch_request *in, fetch_state *s) {
@@ -72,10 +86,26 @@ static int fill_parts(cnk_kafka_request *r, const cnk_fetch_request *in, fetch_s
 /* The session is refused: no topics, and an error. */
 static int refuse_session(cnk_kafka_request *r, fetch_state *s, int16_t error) {
     s->out.error = error;
-    s->out.topic_count = 0;
-    s->op.part_count = 0;
-    const int code = answer(r, s);
+    const int code = encode(r, s);
     return code ? code : CNK_DONE;
+}
+
+/* What the request means by its session: 0, or the code that refuses it. */
+static int16_t open_session(cnk_kafka_request *r, const cnk_fetch_request *in, fetch_state *s) {
+    cnk_kafka_session *session = cnk_kafka_session_find(r->conn->kafka, in->session_id);
+    if (in->session_epoch == CNK_KAFKA_SESSION_EPOCH_INITIAL || in->session_epoch == CNK_KAFKA_SESSION_EPOCH_FINAL) {
+        if (session) cnk_kafka_session_end(session);
+        s->make_session = in->session_epoch == CNK_KAFKA_SESSION_EPOCH_INITIAL;
+        return 0;
+    }
+    if (!session) return CNK_KAFKA_FETCH_SESSION_ID_NOT_FOUND;
+    if (session->epoch != in->session_epoch) return CNK_KAFKA_INVALID_FETCH_SESSION_EPOCH;
+    if (session->by_id != (r->version >= 13)) return CNK_KAFKA_FETCH_SESSION_TOPIC_ID_ERROR;
+    /* Over the limit, or out of memory: the client begins anew, and goes on without a session if there is no room. */
+    if (cnk_kafka_session_update(session, in)) return CNK_KAFKA_FETCH_SESSION_ID_NOT_FOUND;
+    if (session->by_key.count == 0) cnk_kafka_session_end(session);
+    else s->session = session;
+    return 0;
 }
 
 static int refuse_parts(cnk_kafka_request *r, fetch_state *s, int error) {
@@ -101,12 +131,17 @@ int cnk_kafka_handle_fetch(cnk_kafka_request *r) {
     int code = cnk_kafka_request_decode(r, &in);
     if (code) return code;
     r->op = s;
-    /* A full fetch names what it wants, whatever session it ends; anything else needs a session that we never gave. */
-    if (in.session_epoch != SESSION_EPOCH_INITIAL && in.session_epoch != SESSION_EPOCH_FINAL)
-        return refuse_session(r, s, CNK_KAFKA_FETCH_SESSION_ID_NOT_FOUND);
-    code = fill_parts(r, &in, s);
+    if (in.isolation_level < 0 || in.isolation_level > 1) {
+        code = fill_parts(r, &in, s);
+        s->out.session_id = in.session_id;
+        return code ? code : refuse_request(r, s, CHRONIK_EINTERNAL);
+    }
+    const int16_t refused = open_session(r, &in, s);
+    if (refused) return refuse_session(r, s, refused);
+    code = s->session ? cnk_kafka_session_ask(s->session, r, &s->op) : fill_parts(r, &in, s);
     if (code) return code;
-    if (in.isolation_level < 0 || in.isolation_level > 1) return refuse_request(r, s, CHRONIK_EINTERNAL);
+    r->release = release;
+    s->session_epoch = s->session ? s->session->epoch : 0;
     if ((r->version < 15 ? in.replica_id : in.replica_state.replica_id) >= 0)
         return refuse_parts(r, s, CHRONIK_ENOTLEADER); /* nobody follows over this protocol */
     s->out.read_committed = s->op.read_committed = in.isolation_level == 1;
@@ -115,11 +150,10 @@ int cnk_kafka_handle_fetch(cnk_kafka_request *r) {
     s->op.max_wait_ms = in.max_wait_ms < 0 ? 0 : in.max_wait_ms;
     s->op.bytes_max = limit(in.max_bytes, CNK_KAFKA_FETCH_BYTES_MAX);
     s->op.min_bytes = limit(in.min_bytes, s->op.bytes_max);
-    s->op.first = r->conn->fetch_rotation++ % s->op.part_count;
+    s->op.first = s->session ? 0 : r->conn->fetch_rotation++ % s->op.part_count;
     s->op.done = fetched;
     s->op.arg = r;
     r->cancel = cancel;
-    r->release = release;
     code = cnk_broker_fetch(cnk_kafka_request_shard(r), &s->op);
     if (code < 0) return refuse_parts(r, s, code);
     s->begun = true;

@@ -4,7 +4,9 @@
 
 #include "base/assert.h"
 #include "base/list.h"
+#include "base/map.h"
 #include "base/mem.h"
+#include "base/rng.h"
 #include "broker/broker.h"
 #include "kafka/budget.h"
 #include "kafka/conn.h"
@@ -28,6 +30,8 @@
 #define CNK_KAFKA_FETCH_BYTES_MAX 57671680u /* Kafka's fetch.max.bytes of the broker */
 #define CNK_KAFKA_AUTO_CREATE_MS 10000
 #define CNK_KAFKA_ALTER_MS 30000 /* a change of configurations, whose request has no timeout */
+#define CNK_KAFKA_SESSION_BYTES_MAX (16u << 20) /* of all fetch sessions of a shard; their number is an option */
+#define CNK_KAFKA_SESSION_IDLE_MS 120000 /* unused for so long, one makes room for another; Kafka's figure */
 /* In one request; more closes the connection. */
 #define CNK_KAFKA_DESCRIBE_RESOURCES_MAX 10000
 #define CNK_KAFKA_LIST_PARTS_MAX 100000
@@ -241,6 +245,7 @@ typedef struct cnk_kafka_fetch_topic {
 
 typedef struct cnk_kafka_fetch_answer {
     int16_t error;
+    int32_t session_id; /* 0: none */
     bool read_committed;
     bool refused; /* the request as a whole, before anything was read */
     const cnk_kafka_fetch_topic *topics;
@@ -258,6 +263,14 @@ int cnk_kafka_fetch_encode(const cnk_kafka_fetch_answer *a, int version, cnk_wri
 
 /* ---- the shard's part, and connections -------------------------------------------------------------------------- */
 
+typedef struct cnk_kafka_sessions { /* session.h */
+    cnk_map by_id;
+    cnk_list lru;
+    cnk_rng rng; /* ids */
+    size_t bytes;
+    uint32_t slots;
+} cnk_kafka_sessions;
+
 struct cnk_kafka {
     cnk_shard *shard;
     const chronik_loop *loop;
@@ -269,6 +282,7 @@ struct cnk_kafka {
     size_t spare_count;
     size_t chunk_count, conn_count, pool_count;
     cnk_list pool;             /* requests for reuse */
+    cnk_kafka_sessions sessions;
     cnk_list bodies;           /* connections within a frame's body, the longest without progress first */
     chronik_timer *timer;      /* for the first of them */
 };

@@ -441,7 +441,10 @@ static int open_shards(chronik_node *node, chronik_error *err) {
     if (memory > 0) o.produce_bytes_max = o.control_bytes_max = (uint64_t)memory;
     o.advertised_host = node->advertised_host;
     o.advertised_port = node->advertised_port;
+    uint64_t slots = (uint64_t)cnk_conf_int(c, CNK_CONF_FETCH_SESSIONS);
+    o.session_slots = (uint32_t)((slots + node->shard_count - 1) / node->shard_count);
     for (size_t i = 0; i < node->shard_count; i++) {
+        node->io->entropy(node->io->entropy_self, &o.session_seed, sizeof o.session_seed);
         node_shard *s = &node->shards[i];
         s->broker = cnk_broker_shard(node->broker, i);
         int rc = cnk_kafka_new(s->broker, &o, &s->kafka);

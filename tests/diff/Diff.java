@@ -191,7 +191,7 @@ class Diff extends Wire {
     static void prepareData() throws Exception {
         prepare(topic("t", 2, 1, KEEP), topic("empty", 1, 1, KEEP), topic("data", 1, 1, KEEP),
             topic("compact", 1, 1, "cleanup.policy", "compact"), topic("stamped", 1, 1, "message.timestamp.type", "LogAppendTime"),
-            topic("small", 1, 1, "max.message.bytes", "200"), topic("idem", 1, 1, KEEP), topic("plain", 1, 1), topic("bit", 1, 1, KEEP));
+            topic("small", 1, 1, "max.message.bytes", "200"), topic("idem", 1, 1, KEEP), topic("plain", 1, 1), topic("bit", 1, 1, KEEP), topic("kept", 2, 1, KEEP));
         call(ApiKeys.PRODUCE, 9, produce(9, "data", 0, -1, batch(A, B)));
         call(ApiKeys.PRODUCE, 9, produce(9, "data", 0, -1, packed(CompressionType.GZIP, A, B, B)));
     }
@@ -300,6 +300,90 @@ class Diff extends Wire {
         show("session 0 with an epoch", ApiKeys.FETCH, 7, 18, v -> fetch(v, "data", 0, 0, p -> { }).setSessionId(0).setSessionEpoch(3));
         show("ends an unknown session", ApiKeys.FETCH, 7, 18, v -> fetch(v, "data", 0, 0, p -> { }).setSessionId(55).setSessionEpoch(-1));
         show("no topics", ApiKeys.FETCH, 4, 18, v -> new FetchRequestData().setMaxWaitMs(10));
+    }
+
+    /* ---- fetch sessions: one request after the other ---- */
+
+    /** Partitions are written as TOPIC/NUMBER@OFFSET; those to be forgotten begin with a minus. */
+    static FetchRequestData inSession(int v, int id, int sessionEpoch, String... partitions) {
+        FetchRequestData r = new FetchRequestData().setMaxWaitMs(10).setMinBytes(0).setMaxBytes(1000000).setSessionId(id).setSessionEpoch(sessionEpoch);
+        for (String one : partitions) {
+            String[] words = one.split("[/@]");
+            String topic = words[0].replaceFirst("^-", "");
+            int number = Integer.parseInt(words[1]);
+            if (one.startsWith("-")) {
+                ForgottenTopic t = new ForgottenTopic().setPartitions(List.of(number));
+                r.forgottenTopicsData().add(v >= 13 ? t.setTopicId(ids.getOrDefault(topic, UNKNOWN)) : t.setTopic(topic));
+            } else {
+                FetchTopic t = new FetchTopic().setPartitions(List.of(new FetchPartition().setPartition(number).setFetchOffset(Long.parseLong(words[2])).setPartitionMaxBytes(100000)));
+                r.topics().add(v >= 13 ? t.setTopicId(ids.getOrDefault(topic, UNKNOWN)) : t.setTopic(topic));
+            }
+        }
+        return r;
+    }
+
+    /** Shows the answer; gives back its session's id. */
+    static int step(String name, int v, FetchRequestData r) throws Exception {
+        Object answer = call(ApiKeys.FETCH, v, r);
+        System.out.println("Fetch " + v + "-" + v + " session, " + name + ": " + (answer instanceof JsonNode n ? plain("", n) : answer));
+        return answer instanceof JsonNode n ? n.get("sessionId").asInt() : 0;
+    }
+
+    static void cutRecords(long offset) throws Exception {
+        call(ApiKeys.DELETE_RECORDS, 2, new DeleteRecordsRequestData().setTimeoutMs(5000).setTopics(List.of(new DeleteRecordsRequestData.DeleteRecordsTopic()
+            .setName("kept").setPartitions(List.of(new DeleteRecordsRequestData.DeleteRecordsPartition().setPartitionIndex(0).setOffset(offset))))));
+    }
+
+    static long end = 0; /* of both partitions of "kept" */
+
+    static void growKept() throws Exception {
+        for (int p = 0; p < 2; p++) call(ApiKeys.PRODUCE, 9, produce(9, "kept", p, -1, batch(A)));
+        end++;
+    }
+
+    static void sessionCases(int v) throws Exception {
+        session = 0;
+        session = step("begins", v, inSession(v, 0, 0, "data/0@5", "kept/0@" + end));
+        step("nothing has changed", v, inSession(v, session, 1));
+        step("the same epoch again", v, inSession(v, session, 1));
+        step("an epoch too early", v, inSession(v, session, 3));
+        step("one more partition", v, inSession(v, session, 2, "kept/1@" + end));
+        growKept();
+        step("new data", v, inSession(v, session, 3));
+        step("the same data again", v, inSession(v, session, 4));
+        step("read to the end", v, inSession(v, session, 5, "kept/0@" + end, "kept/1@" + end));
+        step("what does not exist", v, inSession(v, session, 6, "nope/0@0", "data/7@0"));
+        step("and still does not", v, inSession(v, session, 7));
+        step("forgotten", v, inSession(v, session, 8, "-nope/0", "-data/7"));
+        step("forgotten twice", v, inSession(v, session, 9, "-nope/0", "-empty/0"));
+        step("one goes back", v, inSession(v, session, 10, "kept/1@0"));
+        step("all go back", v, inSession(v, session, 11, "kept/0@0", "data/0@0"));
+        step("out of range", v, inSession(v, session, 12, "data/0@9", "kept/1@" + end, "kept/0@" + end));
+        step("in range again", v, inSession(v, session, 13, "data/0@5"));
+        cutRecords(end);
+        step("a cut", v, inSession(v, session, 14));
+        step("named and forgotten at once", v, inSession(v, session, 15, "data/0@0", "-data/0", "empty/0@0", "-empty/0"));
+        step("forgotten, and named again", v, inSession(v, session, 16, "data/0@5"));
+        int other = v >= 13 ? 12 : 13;
+        step("in version " + other, other, inSession(other, session, 17));
+        step("still there", v, inSession(v, session, 17));
+        step("a bad isolation level", v, inSession(v, session, 18, "data/0@0").setIsolationLevel((byte) 7));
+        step("a negative epoch", v, inSession(v, session, -2));
+        int old = session;
+        session = step("anew", v, inSession(v, session, 0, "data/0@5"));
+        step("the old one", v, inSession(v, old, 18));
+        step("empties itself", v, inSession(v, session, 1, "-data/0"));
+        step("after that", v, inSession(v, session, 2));
+        session = 0;
+        session = step("without a partition", v, inSession(v, 0, 0));
+        step("its first partition", v, inSession(v, session, 1, "data/0@5"));
+        session = step("ends with a fetch", v, inSession(v, session, -1, "data/0@5"));
+        session = 0;
+        session = step("of what does not exist", v, inSession(v, 0, 0, "nope/0@0"));
+        step("of what still does not", v, inSession(v, session, 1));
+        session = 0;
+        session = step("one partition twice", v, inSession(v, 0, 0, "data/0@5", "data/0@0"));
+        step("and once", v, inSession(v, session, 1));
     }
 
     static void offsetCases() throws Exception {
@@ -412,6 +496,7 @@ class Diff extends Wire {
         produceCases();
         idempotenceCases();
         fetchCases();
+        for (int v : new int[] {7, 12, 13, 18}) sessionCases(v);
         offsetCases();
         topicCases();
         otherCases();

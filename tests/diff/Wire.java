@@ -18,7 +18,7 @@ class Wire {
     static final Uuid UNKNOWN = new Uuid(0x1234567890L, 0x987654321L);
     static final long TIME = 1700000000000L;
     static String host;
-    static int port, correlation, epoch;
+    static int port, correlation, epoch, session;
     static Map<String, Uuid> ids = new HashMap<>();
 
     /* ---- the wire ---- */
@@ -104,6 +104,7 @@ class Wire {
         }
         String t = n.asText();
         if (key.equals("topicId")) return new TextNode(id(t));
+        if (key.equals("sessionId") && n.asInt() != 0) return new TextNode(n.asInt() == session ? "the session" : "new");
         if (key.equals("logDir")) return new TextNode("dir");
         if (SIZES.contains(key)) return n.asLong() > 0 ? new TextNode("some") : n;
         if (key.equals("replicaDirectoryId")) return new TextNode(t.equals(Uuid.ZERO_UUID.toString()) ? "none" : "an id");

@@ -2,7 +2,8 @@
  * when the test says so. Including it replaces lib/broker: the linker then takes none of it from the library.
  *
  * Topics: "a" (3 partitions), "b" (1, whose partition has no leader). Each append gets the next offset of its
- * partition; a fetch answers with `fake.record_count` copies of a small text for partitions that exist. */
+ * partition; a fetch answers with `fake.record_count` copies of a small text for partitions that exist, unless
+ * `fake.logs` says less. */
 #ifndef CNK_TESTS_KAFKA_FAKE_BROKER_H
 #define CNK_TESTS_KAFKA_FAKE_BROKER_H
 
@@ -34,6 +35,12 @@ typedef struct fake_wait {
     void *op;
 } fake_wait;
 
+typedef struct fake_log {
+    int64_t high_watermark, log_start;
+    int error;
+    bool empty;
+} fake_log;
+
 typedef struct fake_broker {
     bool wait;             /* operations wait for fake_complete */
     bool data_needed;      /* a waiting produce still needs its data */
@@ -56,6 +63,7 @@ typedef struct fake_broker {
     cnk_meta_topic *order[FAKE_TOPICS];
     cnk_meta_partition partitions[FAKE_TOPICS][3];
     cnk_meta_leader leaders[FAKE_TOPICS];
+    fake_log logs[FAKE_TOPICS][3]; /* what a fetch finds */
     cnk_broker_options options;
     /* the loop */
     uint64_t now_ns;
@@ -122,6 +130,7 @@ static inline void fake_reset(void) {
         for (int p = 0; p < topic->partition_count; p++)
             topic->partitions[p] = (cnk_meta_partition){.state = CNK_PARTITION_ONLINE, .replica_count = 1,
                                                         .replicas = {7}, .leader = &fake.leaders[t]};
+        for (int p = 0; p < 3; p++) fake.logs[t][p].high_watermark = 100;
         fake.order[t] = topic;
     }
     atomic_init(&fake.image.refs, 1);
@@ -198,10 +207,14 @@ static inline void fake_do_fetch(cnk_fetch *op, int error) {
         cnk_fetch_part *p = &op->parts[i];
         p->error = error ? error : fake_part_error(p->topic, &p->topic_id, p->partition);
         p->leader_id = p->leader_epoch_now = p->error == CHRONIK_ENOTLEADER ? 7 : -1;
-        p->high_watermark = p->last_stable_offset = 100;
-        p->log_start_offset = 0;
         p->slice_count = 0;
+        p->bytes = 0;
         if (p->error) continue;
+        const fake_log *log = &fake.logs[fake_topic(p->topic, &p->topic_id) - fake.topics][p->partition];
+        p->high_watermark = p->last_stable_offset = log->high_watermark;
+        p->log_start_offset = log->log_start;
+        p->error = log->error;
+        if (p->error || log->empty) continue;
         struct iovec *v = calloc(fake.record_count + 1, sizeof *v);
         if (!v) abort();
         for (size_t n = 0; n < fake.record_count; n++) v[n] = (struct iovec){(void *)(uintptr_t)fake_record, 61};

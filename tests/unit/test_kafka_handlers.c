@@ -280,23 +280,6 @@ START_TEST(fetch_answers) {
 }
 END_TEST
 
-START_TEST(fetch_sessions) {
-    fetch_one f;
-    cnk_fetch_response out;
-    static const struct { int32_t id, epoch; int16_t error; } cases[] = {
-        {0, 0, 0}, {0, -1, 0}, {5, 0, 0}, {5, -1, 0}, {5, 1, CNK_KAFKA_FETCH_SESSION_ID_NOT_FOUND},
-        {0, 1, CNK_KAFKA_FETCH_SESSION_ID_NOT_FOUND}, {5, -2, CNK_KAFKA_FETCH_SESSION_ID_NOT_FOUND}};
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        fetch_of(&f, 11, 0);
-        f.m.session_id = cases[i].id;
-        f.m.session_epoch = cases[i].epoch;
-        CALL(FETCH, 11, &f.m, &out);
-        ck_assert_int_eq(out.error_code, cases[i].error);
-        ck_assert_int_eq(out.session_id, 0);
-        ck_assert_int_eq(out.responses.count, cases[i].error ? 0 : 1);
-    }
-}
-END_TEST
 
 START_TEST(fetch_odd_requests) {
     fetch_one f;
@@ -721,7 +704,6 @@ int main(void) {
     tcase_add_test(t, produce_refused);
     tcase_add_test(t, produce_tells_the_leader);
     tcase_add_test(t, fetch_answers);
-    tcase_add_test(t, fetch_sessions);
     tcase_add_test(t, fetch_odd_requests);
     tcase_add_test(t, list_offsets_versions);
     tcase_add_test(t, list_offsets_duplicates);
