@@ -253,6 +253,7 @@ struct cnk_fetch {
     uint32_t min_bytes, bytes_max;
     bool read_committed;
     bool exact_max; /* versions below 3: no batch over bytes_max is served to make progress */
+    bool watching;  /* waits although it asks for nothing: cnk_broker_fetch_hurry may come */
     size_t first;   /* the part to start with; the caller rotates it */
     cnk_fetch_part *parts;
     size_t part_count;
@@ -268,8 +269,46 @@ struct cnk_fetch {
 /* Long poll (K7): done with min_bytes, with any part's error, at max_wait_ms, or on cancel. */
 int cnk_broker_fetch(cnk_shard *shard, cnk_fetch *op);
 void cnk_broker_fetch_cancel(cnk_fetch *op);
+/* Done soon, with what there is, as if its time were over; one that is reading already goes on. Possibly from inside. */
+void cnk_broker_fetch_hurry(cnk_fetch *op);
 /* Gives the data back. Once, after CNK_DONE or `done`; the same thread. */
 void cnk_broker_fetch_end(cnk_fetch *op);
+
+/* ---- watching ---------------------------------------------------------------------------------------------------
+ * Who has read partitions to their ends is told when it is worth asking again (K8), so a fetch of few among many costs
+ * what the few cost. A watch is armed with what its holder has been told; it fires once, as soon as that is no longer so,
+ * or the partition is gone, or leads elsewhere; rarely for nothing. All on the watcher's shard's thread. */
+
+typedef struct cnk_watcher cnk_watcher;
+typedef struct cnk_watch cnk_watch;
+
+struct cnk_watcher {
+    cnk_shard *shard;
+    void (*news)(cnk_watcher *watcher); /* cnk_watch_next has some; never from inside a function of this section */
+    void (*off)(cnk_watch *watch);      /* after cnk_watch_disarm has said false: nobody touches it any more */
+    cnk_list fired, node;               /* the broker's */
+};
+
+struct cnk_watch { /* zeroed at first */
+    cnk_watcher *watcher;
+    cnk_list node; /* in the partition's watches, or the watcher's fired */
+    cnk_shard *owner;
+    uint64_t stream;
+    int64_t high_watermark, log_start;
+    chronik_post post, disarm_post;
+    enum { CNK_WATCH_IDLE, CNK_WATCH_ARMED, CNK_WATCH_FIRED, CNK_WATCH_DISARMING } state; /* the watcher's shard's */
+};
+
+void cnk_watcher_init(cnk_watcher *watcher, cnk_shard *shard, void (*news)(cnk_watcher *watcher),
+                      void (*off)(cnk_watch *watch));
+/* None of its watches is armed, fired or being disarmed. */
+void cnk_watcher_close(cnk_watcher *watcher);
+/* An idle watch. The topic by name, or by id where the name is NULL. False: there is no such partition. */
+bool cnk_watch_arm(cnk_watcher *watcher, cnk_watch *watch, cnk_text topic, const cnk_uuid *topic_id, int32_t partition,
+                   int64_t high_watermark, int64_t log_start);
+cnk_watch *cnk_watch_next(cnk_watcher *watcher); /* one that has fired, and is idle now; NULL: none is left */
+/* True: it is idle now. False: it will be, and `off` says when. */
+bool cnk_watch_disarm(cnk_watch *watch);
 
 /* ---- list offsets ----------------------------------------------------------------------------------------------- */
 

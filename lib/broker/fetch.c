@@ -68,6 +68,13 @@ void cnk_broker_fetch_cancel(cnk_fetch *op) {
     advance(run);
 }
 
+void cnk_broker_fetch_hurry(cnk_fetch *op) {
+    cnk_fetch_run *run = op->run;
+    if (run == NULL || run->done || run->finishing) return;
+    run->expired = true;
+    advance(run);
+}
+
 void cnk_broker_fetch_end(cnk_fetch *op) {
     cnk_fetch_run *run = op->run;
     if (run == NULL) return;
@@ -262,7 +269,7 @@ static void advance(cnk_fetch_run *run) {
 
 static bool enough(const cnk_fetch_run *run) {
     uint64_t bytes = 0;
-    if (run->part_error || run->op->part_count == 0) return true;
+    if (run->part_error || (run->op->part_count == 0 && !run->op->watching)) return true;
     for (size_t i = 0; i < run->group_count; i++) {
         if (run->groups[i].any_error) return true;
         bytes += run->groups[i].bytes;

@@ -53,6 +53,7 @@ void cnk_fetch_moved(cnk_partition *p) {
             g->home->loop->ops->post(g->home->loop->self, &g->wake_post);
         }
     }
+    cnk_watch_moved(p);
 }
 
 static void clear(cnk_fetch_group *g) {

@@ -32,6 +32,7 @@ typedef struct cnk_partition {
     cnk_list fifo;             /* produce parts that wait for room in the WAL (T4) */
     cnk_list waiting;          /* produce parts that wait for a commit, by index */
     cnk_list fetchers;         /* wants of fetches that wait for data */
+    cnk_list watches;          /* of those who have read all */
     cnk_list blocked_node;     /* in shard->blocked while fifo is not empty */
     cnk_list starting_node;    /* in shard->starting while cnk_replica_start must be tried again */
     struct cnk_up_message *up; /* tells shard 0 that it leads; NULL: told */
@@ -78,6 +79,7 @@ struct cnk_shard {
     cnk_list lists, lists_done;       /* list offsets, likewise */
     cnk_list fetches;                 /* runs that have not been given back */
     cnk_list fetches_woken;           /* groups of this shard's own fetches */
+    cnk_list watchers_due;            /* of this shard, with watches that have fired */
     cnk_list cold_waiting;            /* runs that wait for room for cold reads */
     cnk_list conversions_waiting;     /* of the batches of partitions that this shard owns */
     size_t conversions;
@@ -165,7 +167,7 @@ void cnk_shard_image_apply(cnk_shard *shard, cnk_meta_image *image); /* takes th
 const cnk_meta_partition *cnk_partition_find(const cnk_meta_image *image, cnk_text name, const cnk_uuid *id,
                                              int32_t number, const cnk_meta_topic **ret_topic, int *ret_error);
 
-/* produce.c, fetch.c, list_offsets.c: what partitions and shards tell them */
+/* produce.c, fetch.c, watch.c, list_offsets.c: what partitions and shards tell them */
 void cnk_produce_committed(cnk_partition *p, uint64_t commit_index);
 void cnk_produce_truncated(cnk_partition *p, uint64_t last_index_kept);
 void cnk_produce_retry(cnk_partition *p); /* there may be room */
@@ -176,6 +178,8 @@ void cnk_produce_flush(cnk_shard *shard);
 void cnk_produce_stop(cnk_shard *shard);
 void cnk_fetch_moved(cnk_partition *p);
 void cnk_fetch_flush(cnk_shard *shard);
+void cnk_watch_moved(cnk_partition *p);
+void cnk_watch_flush(cnk_shard *shard);
 void cnk_ahead_stop(cnk_shard *shard);
 void cnk_ahead_close(cnk_shard *shard);
 void cnk_fetch_stop(cnk_shard *shard);

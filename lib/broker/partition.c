@@ -46,6 +46,7 @@ int cnk_partition_new(cnk_shard *shard, const cnk_meta_topic *topic, int32_t num
     cnk_list_init(&p->fifo);
     cnk_list_init(&p->waiting);
     cnk_list_init(&p->fetchers);
+    cnk_list_init(&p->watches);
     p->expiry_round = shard->expiry_round; /* its first look is in the next one */
     if (cnk_map_put(&shard->partitions, p->stream, p) != 0) {
         cnk_free(p->up);
@@ -217,6 +218,7 @@ static void on_truncated(void *arg, cnk_replica *replica, uint64_t last_index_ke
 /* R13: who leads is told to all by two atomics, and the first time to shard 0, which waits for it. */
 static void on_role(void *arg, cnk_replica *replica, cnk_replica_role role, uint32_t term) {
     cnk_partition *p = arg;
+    if (role != CNK_ROLE_LEADER) cnk_fetch_moved(p);
     if (role != CNK_ROLE_LEADER || p->gone) return;
     cnk_expiry_led(p);
     if (p->coord) cnk_coord_lead(p->coord);

@@ -42,7 +42,7 @@ int cnk_shard_open(cnk_broker *broker, size_t index, chronik_error *err) {
                                &shard->fetches_woken,   &shard->cold_waiting,
                                &shard->lookups_waiting, &shard->producers_waiting,
                                &shard->admin_runs,      &shard->conversions_waiting,
-                               &shard->cutting,
+                               &shard->cutting,         &shard->watchers_due,
                                &shard->expiry,          &shard->coords,
                                &shard->group_calls,     &shard->aheads};
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) cnk_list_init(lists[i]);
@@ -244,6 +244,7 @@ static void flush_now(cnk_shard *shard) {
     cnk_produce_flush(shard);
     cnk_list_offsets_flush(shard);
     cnk_fetch_flush(shard);
+    cnk_watch_flush(shard);
     cnk_counter *c = &shard->stats.producers;
     cnk_counter_add(c, cnk_replica_shard_producers(shard->replicas) - cnk_counter_get(c));
     cnk_expiry_watch(shard);

@@ -37,6 +37,11 @@ int cnk_kafka_new(cnk_shard *shard, const cnk_kafka_options *options, cnk_kafka 
     return 0;
 }
 
+bool cnk_kafka_quiesce(cnk_kafka *kafka) {
+    CNK_ASSERT(kafka->conn_count == 0);
+    return cnk_kafka_sessions_end(&kafka->sessions);
+}
+
 void cnk_kafka_free(cnk_kafka *kafka) {
     cnk_kafka *k = kafka;
     if (!k) return;

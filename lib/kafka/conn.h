@@ -56,7 +56,11 @@ typedef struct cnk_kafka_options {
 /* Copies the options and their strings. 0 or ENOMEM. */
 int cnk_kafka_new(cnk_shard *shard, const cnk_kafka_options *options, cnk_kafka **ret_kafka);
 
-/* NULL-safe. All connections have been closed, and their last operations are done (cnk_kafka_conn_count is 0). */
+/* All connections have been closed, and their last operations are done (cnk_kafka_conn_count is 0): ends what outlives
+ * them. True: cnk_kafka_free may be called. False: not yet; ask again. */
+bool cnk_kafka_quiesce(cnk_kafka *kafka);
+
+/* NULL-safe. After cnk_kafka_quiesce, or where there has never been a connection. */
 void cnk_kafka_free(cnk_kafka *kafka);
 
 /* Connections that are open, or closed with an operation under way. */

@@ -9,7 +9,11 @@ typedef struct fetch_state {
     bool make_session;          /* of what this full fetch asks for */
     cnk_kafka_session *session; /* an incremental fetch's; NULL: a full one */
     int32_t session_epoch;      /* when it began: another one means that somebody else goes on with the session */
+    size_t parts_capacity;      /* of op.parts, where they are the session's */
+    uint64_t until_ns;
 } fetch_state;
+
+static int begin(cnk_kafka_request *r, fetch_state *s);
 
 static int add_slices(void *arg, const cnk_fetch_part *part) {
     return cnk_kafka_answer_slices(arg, part->slices, part->slice_count, part->bytes);
@@ -29,7 +33,7 @@ static int answer(cnk_kafka_request *r, fetch_state *s) {
     cnk_kafka_session *session = s->session;
     s->out.parts = s->op.parts;
     if (s->make_session && !r->conn->closed)
-        s->out.session_id = cnk_kafka_session_make(r->conn->kafka, r->version >= 13, &s->out);
+        s->out.session_id = cnk_kafka_session_make(r->conn->kafka, r->version >= 13, s->op.read_committed, &s->out);
     if (session && session->epoch != s->session_epoch) {
         s->out.error = CNK_KAFKA_INVALID_FETCH_SESSION_EPOCH;
         s->out.session_id = session->id;
@@ -39,9 +43,29 @@ static int answer(cnk_kafka_request *r, fetch_state *s) {
     return code ? code : encode(r, s);
 }
 
+/* It was ended by news of other partitions, and has not enough without them. */
+static bool goes_on(const cnk_kafka_request *r, const fetch_state *s) {
+    if (!s->session || r->conn->closed || s->session->epoch != s->session_epoch) return false;
+    if (s->session->ready_count == s->op.part_count || s->op.bytes >= s->op.min_bytes) return false;
+    for (size_t i = 0; i < s->op.part_count; i++)
+        if (s->op.parts[i].error) return false;
+    return r->conn->kafka->loop->ops->now_ns(r->conn->kafka->loop->self) < s->until_ns;
+}
+
 static void fetched(cnk_fetch *op) {
     cnk_kafka_request *r = op->arg;
-    cnk_kafka_request_finish(r, answer(r, r->op));
+    fetch_state *s = r->op;
+    int code;
+    if (goes_on(r, s)) {
+        cnk_broker_fetch_end(op);
+        s->begun = false;
+        code = begin(r, s);
+        if (code == CNK_PENDING) return;
+        code = code == CNK_DONE ? 0 : code;
+    } else {
+        code = answer(r, s);
+    }
+    cnk_kafka_request_finish(r, code);
 }
 
 static void cancel(cnk_kafka_request *r) {
@@ -52,7 +76,9 @@ static void cancel(cnk_kafka_request *r) {
 static void release(cnk_kafka_request *r) {
     fetch_state *s = r->op;
     if (s->begun) cnk_broker_fetch_end(&s->op);
-    if (s->session) cnk_kafka_session_release(s->session);
+    if (!s->session) return;
+    cnk_kafka_session_release(s->session, &s->op);
+    cnk_free(s->op.parts);
 }
 
 static int fill_parts(cnk_kafka_request *r, const cnk_fetch_request *in, fetch_state *s) {
@@ -103,8 +129,13 @@ static int16_t open_session(cnk_kafka_request *r, const cnk_fetch_request *in, f
     if (session->by_id != (r->version >= 13)) return CNK_KAFKA_FETCH_SESSION_TOPIC_ID_ERROR;
     /* Over the limit, or out of memory: the client begins anew, and goes on without a session if there is no room. */
     if (cnk_kafka_session_update(session, in)) return CNK_KAFKA_FETCH_SESSION_ID_NOT_FOUND;
-    if (session->by_key.count == 0) cnk_kafka_session_end(session);
-    else s->session = session;
+    if (session->by_key.count == 0) {
+        cnk_kafka_session_end(session);
+        return 0;
+    }
+    s->session = session;
+    s->session_epoch = session->epoch;
+    cnk_kafka_session_hold(session, &s->op);
     return 0;
 }
 
@@ -124,7 +155,30 @@ static int refuse_request(cnk_kafka_request *r, fetch_state *s, int error) {
 
 static uint32_t limit(int32_t v, uint32_t max) { return v < 0 ? 0 : (uint32_t)v > max ? max : (uint32_t)v; }
 
+/* Asks the broker: CNK_PENDING; CNK_DONE, it is answered; or an error, for which the connection is closed. */
+static int begin(cnk_kafka_request *r, fetch_state *s) {
+    const chronik_loop *loop = r->conn->kafka->loop;
+    for (;;) {
+        if (s->session) {
+            const uint64_t now = loop->ops->now_ns(loop->self);
+            const int code = cnk_kafka_session_ask(s->session, &s->op, &s->parts_capacity);
+            if (code) return code;
+            s->op.max_wait_ms = now < s->until_ns ? (int32_t)((s->until_ns - now + 999999) / 1000000) : 0;
+        }
+        int code = cnk_broker_fetch(cnk_kafka_request_shard(r), &s->op);
+        if (code < 0) return refuse_parts(r, s, code);
+        s->begun = true;
+        if (code == CNK_PENDING) return CNK_PENDING;
+        if (!goes_on(r, s)) break;
+        cnk_broker_fetch_end(&s->op);
+        s->begun = false;
+    }
+    const int code = answer(r, s);
+    return code ? code : CNK_DONE;
+}
+
 int cnk_kafka_handle_fetch(cnk_kafka_request *r) {
+    const chronik_loop *loop = r->conn->kafka->loop;
     cnk_fetch_request in;
     fetch_state *s = cnk_kafka_request_alloc(r, 1, sizeof *s);
     if (!s) return CHRONIK_ENOMEM;
@@ -136,28 +190,26 @@ int cnk_kafka_handle_fetch(cnk_kafka_request *r) {
         s->out.session_id = in.session_id;
         return code ? code : refuse_request(r, s, CHRONIK_EINTERNAL);
     }
+    r->release = release;
     const int16_t refused = open_session(r, &in, s);
     if (refused) return refuse_session(r, s, refused);
-    code = s->session ? cnk_kafka_session_ask(s->session, r, &s->op) : fill_parts(r, &in, s);
+    code = s->session ? 0 : fill_parts(r, &in, s);
     if (code) return code;
-    r->release = release;
-    s->session_epoch = s->session ? s->session->epoch : 0;
-    if ((r->version < 15 ? in.replica_id : in.replica_state.replica_id) >= 0)
+    if ((r->version < 15 ? in.replica_id : in.replica_state.replica_id) >= 0) {
+        s->make_session = false;
         return refuse_parts(r, s, CHRONIK_ENOTLEADER); /* nobody follows over this protocol */
+    }
     s->out.read_committed = s->op.read_committed = in.isolation_level == 1;
-    if (s->op.part_count == 0) return refuse_parts(r, s, 0);
+    if (s->op.part_count == 0 && !s->session) return refuse_parts(r, s, 0);
     s->op.context = &r->context;
     s->op.max_wait_ms = in.max_wait_ms < 0 ? 0 : in.max_wait_ms;
+    s->until_ns = loop->ops->now_ns(loop->self) + (uint64_t)s->op.max_wait_ms * 1000000u;
     s->op.bytes_max = limit(in.max_bytes, CNK_KAFKA_FETCH_BYTES_MAX);
     s->op.min_bytes = limit(in.min_bytes, s->op.bytes_max);
     s->op.first = s->session ? 0 : r->conn->fetch_rotation++ % s->op.part_count;
+    s->op.watching = s->session != NULL;
     s->op.done = fetched;
     s->op.arg = r;
     r->cancel = cancel;
-    code = cnk_broker_fetch(cnk_kafka_request_shard(r), &s->op);
-    if (code < 0) return refuse_parts(r, s, code);
-    s->begun = true;
-    if (code == CNK_PENDING) return CNK_PENDING;
-    code = answer(r, s);
-    return code ? code : CNK_DONE;
+    return begin(r, s);
 }

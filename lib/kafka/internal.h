@@ -265,8 +265,8 @@ int cnk_kafka_fetch_encode(const cnk_kafka_fetch_answer *a, int version, cnk_wri
 
 typedef struct cnk_kafka_sessions { /* session.h */
     cnk_map by_id;
-    cnk_list lru;
-    cnk_rng rng; /* ids */
+    cnk_list lru, ended; /* ended: still in use */
+    cnk_rng rng;         /* ids */
     size_t bytes;
     uint32_t slots;
 } cnk_kafka_sessions;

@@ -566,7 +566,7 @@ static void shard_closed(chronik_post *post) {
 
 void cnk_node_shard_check(node_shard *s) {
     if (!s->draining || s->closed) return;
-    if (!cnk_list_empty(&s->conns) || cnk_kafka_conn_count(s->kafka)) return;
+    if (!cnk_list_empty(&s->conns) || cnk_kafka_conn_count(s->kafka) || !cnk_kafka_quiesce(s->kafka)) return;
     s->closed = true;
     s->loop->ops->timer_free(s->loop->self, s->sweep);
     if (s->tick) s->loop->ops->timer_free(s->loop->self, s->tick);

@@ -56,6 +56,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     client_close(&c);
     while (fake.waiting_count > 0) fake_complete(0);
     if (cnk_kafka_conn_count(kafka) != 0 || cnk_kafka_reserved_bytes(kafka) != 0 || fake.fetches_open != 0) abort();
+    if (!cnk_kafka_quiesce(kafka)) abort();
     cnk_kafka_free(kafka);
     return 0;
 }

@@ -52,6 +52,7 @@ typedef struct fake_broker {
     size_t record_count;
     int64_t producer_id;
     uint64_t fetches_open; /* begun and not ended */
+    uint64_t fetch_parts;  /* of all fetches */
     uint64_t groups_open;  /* likewise */
     int32_t group_partitions;
     uint64_t describes_open;
@@ -64,6 +65,9 @@ typedef struct fake_broker {
     cnk_meta_partition partitions[FAKE_TOPICS][3];
     cnk_meta_leader leaders[FAKE_TOPICS];
     fake_log logs[FAKE_TOPICS][3]; /* what a fetch finds */
+    cnk_list watches[FAKE_TOPICS][3];
+    bool watch_late;               /* watches are taken off by fake_watches_off */
+    cnk_list watches_off;
     cnk_broker_options options;
     /* the loop */
     uint64_t now_ns;
@@ -130,9 +134,13 @@ static inline void fake_reset(void) {
         for (int p = 0; p < topic->partition_count; p++)
             topic->partitions[p] = (cnk_meta_partition){.state = CNK_PARTITION_ONLINE, .replica_count = 1,
                                                         .replicas = {7}, .leader = &fake.leaders[t]};
-        for (int p = 0; p < 3; p++) fake.logs[t][p].high_watermark = 100;
+        for (int p = 0; p < 3; p++) {
+            fake.logs[t][p].high_watermark = 100;
+            cnk_list_init(&fake.watches[t][p]);
+        }
         fake.order[t] = topic;
     }
+    cnk_list_init(&fake.watches_off);
     atomic_init(&fake.image.refs, 1);
     memset(fake.image.cluster_id.bytes, 9, 16);
     fake.image.version = 42;
@@ -381,11 +389,17 @@ void cnk_broker_produce_cancel(cnk_produce *op) {
 int cnk_broker_fetch(cnk_shard *shard, cnk_fetch *op) {
     (void)shard;
     if (!fake.start_error) fake.fetches_open++;
+    fake.fetch_parts += op->part_count;
     FAKE_START(FAKE_FETCH, op, fake_do_fetch(op, 0));
 }
 void cnk_broker_fetch_cancel(cnk_fetch *op) {
     if (!fake_forget(op)) return;
     fake_do_fetch(op, CHRONIK_ECANCELED);
+    op->done(op);
+}
+void cnk_broker_fetch_hurry(cnk_fetch *op) {
+    if (!fake_forget(op)) return;
+    fake_do_fetch(op, 0);
     op->done(op);
 }
 void cnk_broker_fetch_end(cnk_fetch *op) {
@@ -394,6 +408,65 @@ void cnk_broker_fetch_end(cnk_fetch *op) {
         op->parts[i].slices = NULL;
     }
     fake.fetches_open--;
+}
+
+/* Watches fire when fake_news is called. */
+void cnk_watcher_init(cnk_watcher *watcher, cnk_shard *shard, void (*news)(cnk_watcher *watcher),
+                      void (*off)(cnk_watch *watch)) {
+    *watcher = (cnk_watcher){.shard = shard, .news = news, .off = off};
+    cnk_list_init(&watcher->fired);
+}
+void cnk_watcher_close(cnk_watcher *watcher) { if (!cnk_list_empty(&watcher->fired)) abort(); }
+bool cnk_watch_arm(cnk_watcher *watcher, cnk_watch *watch, cnk_text topic, const cnk_uuid *topic_id, int32_t partition,
+                   int64_t high_watermark, int64_t log_start) {
+    if (watch->state != CNK_WATCH_IDLE) abort();
+    if (fake_part_error(topic, topic_id, partition) == CHRONIK_EUNKNOWNTOPIC) return false;
+    watch->watcher = watcher;
+    watch->high_watermark = high_watermark;
+    watch->log_start = log_start;
+    watch->state = CNK_WATCH_ARMED;
+    cnk_list_push_back(&fake.watches[fake_topic(topic, topic_id) - fake.topics][partition], &watch->node);
+    return true;
+}
+cnk_watch *cnk_watch_next(cnk_watcher *watcher) {
+    cnk_list *node = cnk_list_pop_front(&watcher->fired);
+    if (node) CNK_CONTAINER(node, cnk_watch, node)->state = CNK_WATCH_IDLE;
+    return node ? CNK_CONTAINER(node, cnk_watch, node) : NULL;
+}
+bool cnk_watch_disarm(cnk_watch *watch) {
+    if (watch->state == CNK_WATCH_ARMED && fake.watch_late) {
+        cnk_list_remove(&watch->node);
+        cnk_list_push_back(&fake.watches_off, &watch->node);
+        watch->state = CNK_WATCH_DISARMING;
+    }
+    if (watch->state == CNK_WATCH_DISARMING) return false;
+    cnk_list_remove(&watch->node);
+    watch->state = CNK_WATCH_IDLE;
+    return true;
+}
+static inline void fake_watches_off(void) {
+    for (cnk_list *node; (node = cnk_list_pop_front(&fake.watches_off));) {
+        cnk_watch *w = CNK_CONTAINER(node, cnk_watch, node);
+        w->state = CNK_WATCH_IDLE;
+        w->watcher->off(w);
+    }
+}
+/* Fires what is not as it was told any more. */
+static inline void fake_news(void) {
+    for (int t = 0; t < FAKE_TOPICS; t++)
+        for (int p = 0; p < 3; p++)
+            for (cnk_list *it = fake.watches[t][p].next, *next; it != &fake.watches[t][p]; it = next) {
+                cnk_watch *w = CNK_CONTAINER(it, cnk_watch, node);
+                const fake_log *log = &fake.logs[t][p];
+                next = it->next;
+                if (!log->error && log->empty && w->high_watermark == log->high_watermark && w->log_start == log->log_start)
+                    continue;
+                cnk_list_remove(&w->node);
+                cnk_list_push_back(&w->watcher->fired, &w->node);
+                w->state = CNK_WATCH_FIRED;
+                w->watcher->news(w->watcher);
+                next = fake.watches[t][p].next; /* it may have changed the list */
+            }
 }
 int cnk_broker_list_offsets(cnk_shard *shard, cnk_list_offsets *op) {
     (void)shard;

@@ -18,6 +18,7 @@ static void teardown(void) {
     client_close(&c);
     ck_assert_uint_eq(cnk_kafka_conn_count(kafka), 0);
     ck_assert_uint_eq(fake.fetches_open, 0);
+    ck_assert(cnk_kafka_quiesce(kafka));
     cnk_kafka_free(kafka);
 }
 

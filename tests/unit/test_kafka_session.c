@@ -4,7 +4,7 @@
 #include "kafka/session.h"
 #include "kafka_client.h"
 
-enum { PARTS = 5, MINUTE_S = 60 };
+enum { PARTS = 5, MINUTE_S = 60, END = 1000 /* an offset at which all has been read */ };
 static const uint64_t SECOND = 1000000000;
 
 static cnk_kafka *kafka;
@@ -26,6 +26,10 @@ static void close_all(void) {
     while (fake.waiting_count > 0) fake_complete(0);
     ck_assert_uint_eq(cnk_kafka_conn_count(kafka), 0);
     ck_assert_uint_eq(fake.fetches_open, 0);
+    if (!cnk_kafka_quiesce(kafka)) {
+        fake_watches_off();
+        ck_assert(cnk_kafka_quiesce(kafka));
+    }
     cnk_kafka_free(kafka); /* and asserts that no session's bytes are left */
 }
 
@@ -93,13 +97,15 @@ static told told_of(const cnk_fetch_response *out) {
 static told fetch(int version, ask a) {
     ask_memory f;
     cnk_fetch_response out;
+    fake_news();
+    fake.fetch_parts = 0;
     ck_assert(client_call(&c, CNK_KAFKA_API_FETCH, version, request(&f, version, a), &out));
     cnk_arena_reset(&c.arena);
     return told_of(&out);
 }
 
 static int32_t begin(int version, unsigned want) {
-    const told t = fetch(version, (ask){.want = want});
+    const told t = fetch(version, (ask){.want = want, .offset = END});
     ck_assert_int_eq(t.error, 0);
     ck_assert_uint_eq(t.parts, want);
     return t.id;
@@ -122,6 +128,7 @@ START_TEST(tells_what_changed) {
         ck_assert_uint_eq(fetch(version, (ask){.id = id, .epoch = 3}).parts, 4);
         fake.logs[0][0].error = CHRONIK_ESTORAGE;
         ck_assert_uint_eq(fetch(version, (ask){.id = id, .epoch = 4}).parts, 1);
+        ck_assert_uint_eq(fake.fetch_parts, 1); /* nothing else was looked at */
         ck_assert_uint_eq(fetch(version, (ask){.id = id, .epoch = 5}).parts, 1);
         fake.logs[0][0].error = 0; /* told again, though its watermark is the old one */
         ck_assert_uint_eq(fetch(version, (ask){.id = id, .epoch = 6}).parts, 1);
@@ -136,7 +143,7 @@ END_TEST
 /* Whoever got data goes to the end of the line. */
 START_TEST(serves_in_turn) {
     open_with(10);
-    const int32_t id = begin(12, 7);
+    const int32_t id = fetch(12, (ask){.want = 7}).id; /* none has been read */
     fake.logs[0][0].empty = false;
     ck_assert_uint_eq(fetch(12, (ask){.id = id, .epoch = 1}).parts, 1);
     for (int p = 0; p < 3; p++) fake.logs[0][p].empty = false;
@@ -176,7 +183,7 @@ START_TEST(refuses_what_does_not_fit) {
 }
 END_TEST
 
-/* Two connections use one session at a time: the first is told that it is no longer its own; what was forgotten
+/* Two connections use one session at a time: the first is told at once that it is no longer its own; what was forgotten
  * meanwhile stays readable until it has been answered. */
 START_TEST(one_fetch_at_a_time) {
     open_with(10);
@@ -189,8 +196,7 @@ START_TEST(one_fetch_at_a_time) {
     fake.wait = true;
     client_send(&c, CNK_KAFKA_API_FETCH, 12, 1, request(&f, 12, (ask){.id = id, .epoch = 1}));
     client_send(&other, CNK_KAFKA_API_FETCH, 12, 2, request(&f, 12, (ask){.id = id, .epoch = 2, .forget = 3}));
-    ck_assert_uint_eq(fake.waiting_count, 2);
-    fake_complete(0);
+    ck_assert_uint_eq(fake.waiting_count, 1);
     client_drain(&c, SIZE_MAX);
     ck_assert_int_eq(client_next(&c, &body), 1);
     ck_assert(client_decode(&c, CNK_KAFKA_API_FETCH, 12, &body, &out));
@@ -210,6 +216,67 @@ START_TEST(one_fetch_at_a_time) {
     client_drain(&c, SIZE_MAX);
     ck_assert_int_eq(client_next(&c, &body), 3);
     client_close(&other);
+    close_all();
+}
+END_TEST
+
+/* A fetch that waits is begun anew with what becomes ready meanwhile, until it has enough. */
+START_TEST(waits_for_all) {
+    open_with(10);
+    ask_memory f;
+    cnk_reader body;
+    cnk_fetch_response out;
+    const int32_t id = begin(12, 7);
+    request(&f, 12, (ask){.id = id, .epoch = 1});
+    f.m.max_wait_ms = 1000;
+    f.m.min_bytes = 100;
+    fake.wait = true;
+    fake.fetch_parts = 0;
+    client_send(&c, CNK_KAFKA_API_FETCH, 12, 1, &f.m);
+    ck_assert_uint_eq(fake.waiting_count, 1);
+    ck_assert_uint_eq(fake.fetch_parts, 0);
+    fake.logs[0][1].high_watermark++;
+    fake_news(); /* not enough: it is asked for, and waited for */
+    ck_assert_uint_eq(fake.fetch_parts, 1);
+    ck_assert_uint_eq(fake.waiting_count, 1);
+    fake.logs[0][0].empty = fake.logs[0][2].empty = false;
+    fake.logs[0][0].high_watermark++;
+    fake.logs[0][2].high_watermark++;
+    fake_news();
+    ck_assert_uint_eq(fake.waiting_count, 1);
+    fake_complete(0);
+    client_drain(&c, SIZE_MAX);
+    ck_assert_int_eq(client_next(&c, &body), 1);
+    ck_assert(client_decode(&c, CNK_KAFKA_API_FETCH, 12, &body, &out));
+    const told t = told_of(&out);
+    ck_assert_uint_eq(t.parts, 7);
+    /* Its time is over: what there is, and no more. */
+    for (int p = 0; p < 3; p++) fake.logs[0][p].empty = true;
+    request(&f, 12, (ask){.id = id, .epoch = 2, .want = 7, .offset = END});
+    f.m.max_wait_ms = 1000;
+    f.m.min_bytes = 100;
+    client_send(&c, CNK_KAFKA_API_FETCH, 12, 2, &f.m);
+    fake.now_ns += 2 * SECOND;
+    fake.logs[0][1].high_watermark++;
+    fake_complete(0);
+    client_drain(&c, SIZE_MAX);
+    ck_assert_int_eq(client_next(&c, &body), 2);
+    ck_assert_uint_eq(fake.waiting_count, 0);
+    close_all();
+}
+END_TEST
+
+/* Watches that are taken off late: of forgotten partitions, of sessions that end. */
+START_TEST(watches_come_off_late) {
+    open_with(10);
+    const int32_t id = begin(12, 7), other = begin(13, 7);
+    fake.watch_late = true;
+    ck_assert_uint_eq(fetch(12, (ask){.id = id, .epoch = 1, .forget = 1}).parts, 0);
+    ck_assert_uint_eq(fetch(12, (ask){.id = id, .epoch = 2, .want = 1, .offset = END}).parts, 1);
+    fake_watches_off();
+    ck_assert_uint_eq(fetch(12, (ask){.id = id, .epoch = 3}).parts, 0);
+    ck_assert_int_eq(fetch(13, (ask){.id = other, .epoch = -1}).error, 0);
+    ck_assert_ptr_null(cnk_kafka_session_find(kafka, other));
     close_all();
 }
 END_TEST
@@ -302,7 +369,7 @@ static void logs_change(cnk_rng *rng) {
 }
 
 static void model_step(cnk_rng *rng, model *m) {
-    ask a = {.id = m->id, .epoch = m->epoch, .want = (unsigned)cnk_rng_below(rng, 32), .offset = (int64_t)cnk_rng_below(rng, 100)};
+    ask a = {.id = m->id, .epoch = m->epoch, .want = (unsigned)cnk_rng_below(rng, 32), .offset = cnk_rng_chance(rng, 3, 4) ? END : 0};
     const int version = m->by_id ? 17 : 12;
     int16_t want_error = 0;
     if (m->id == 0 || cnk_rng_chance(rng, 1, 20)) { /* anew */
@@ -343,12 +410,14 @@ static void model_step(cnk_rng *rng, model *m) {
 }
 
 START_TEST(against_a_model) {
-    for (uint64_t run = 0; run < 40; run++) {
+    for (uint64_t run = 0; run < 60; run++) {
         cnk_rng rng;
         model models[3] = {{0}, {0}, {.by_id = true}};
         cnk_rng_seed(&rng, seed * 1000003u + run);
         open_with(10);
+        fake.watch_late = run % 2 == 0;
         for (int step = 0; step < 300; step++) {
+            if (cnk_rng_chance(&rng, 1, 3)) fake_watches_off();
             logs_change(&rng);
             model_step(&rng, &models[cnk_rng_below(&rng, 3)]);
         }
@@ -397,6 +466,8 @@ int main(void) {
     tcase_add_test(t, serves_in_turn);
     tcase_add_test(t, refuses_what_does_not_fit);
     tcase_add_test(t, one_fetch_at_a_time);
+    tcase_add_test(t, waits_for_all);
+    tcase_add_test(t, watches_come_off_late);
     tcase_add_test(t, idle_ones_make_room);
     tcase_add_test(t, bytes_are_limited);
     tcase_add_test(t, against_a_model);

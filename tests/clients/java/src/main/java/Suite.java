@@ -368,19 +368,25 @@ public class Suite {
         return k;
     }
 
-    /** Polls the members in turn until they have read so many records, each once; commits after each poll. */
+    /** Polls the members in turn until they have read so many records, each once, and committed them. A commit within a
+     * cooperative rebalance is refused; after the next polls it goes through. */
     static void groupRead(String topic, List<KafkaConsumer<byte[], byte[]>> members, java.util.Set<Integer> seen, int count)
             throws Exception {
-        for (long deadline = System.nanoTime() + 60 * 1000000000L; seen.size() < count; ) {
+        java.util.Set<KafkaConsumer<byte[], byte[]>> uncommitted = new java.util.HashSet<>();
+        for (long deadline = System.nanoTime() + 60 * 1000000000L; seen.size() < count || !uncommitted.isEmpty(); ) {
             expect(System.nanoTime() < deadline, "timed out after " + seen.size() + " of " + count);
             for (KafkaConsumer<byte[], byte[]> m : members) {
-                boolean any = false;
                 for (ConsumerRecord<byte[], byte[]> r : m.poll(Duration.ofMillis(50))) {
                     check(topic, r);
                     expect(seen.add((int) r.offset() * PARTITIONS + r.partition()), "read twice: " + r.partition() + ": " + r.offset());
-                    any = true;
+                    uncommitted.add(m);
                 }
-                if (any) m.commitSync();
+                try {
+                    if (uncommitted.contains(m)) m.commitSync();
+                    uncommitted.remove(m);
+                } catch (org.apache.kafka.common.errors.RebalanceInProgressException e) {
+                    continue;
+                }
             }
         }
     }
