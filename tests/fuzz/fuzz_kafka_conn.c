@@ -18,6 +18,13 @@ static void feed(client *c, cnk_rng *rng, const uint8_t *data, size_t size) {
             fake_complete((size_t)cnk_rng_below(rng, fake.waiting_count));
         if (cnk_rng_chance(rng, 1, 2)) client_drain(c, 1 + (size_t)cnk_rng_below(rng, 3000));
         if (c->in_len > CLIENT_IN_MAX / 2) c->in_len = 0;
+        if (cnk_rng_chance(rng, 1, 4)) {
+            fake_log *log = &fake.logs[0][cnk_rng_below(rng, 3)];
+            log->empty = !log->empty;
+            log->high_watermark++;
+            fake_news();
+        }
+        if (cnk_rng_chance(rng, 1, 4)) fake_watches_off();
         if (cnk_rng_chance(rng, 1, 20)) fake_advance((uint64_t)cnk_rng_below(rng, 20) * 1000000000u);
         if (cnk_kafka_conn_wants(c->conn) & CNK_CONN_CLOSE) return;
     }
@@ -32,6 +39,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     fake_reset();
     cnk_rng_seed(&rng, data[1]);
     fake.data_needed = (data[0] & 2) != 0;
+    fake.watch_late = (data[0] & 32) != 0;
     options.chunk_bytes = data[0] & 4 ? 4096 : 65536;
     options.output_bytes_max = data[0] & 8 ? 500 : 1u << 20;
     options.pipelined_max = data[0] & 16 ? 2 : 256;
@@ -56,7 +64,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     client_close(&c);
     while (fake.waiting_count > 0) fake_complete(0);
     if (cnk_kafka_conn_count(kafka) != 0 || cnk_kafka_reserved_bytes(kafka) != 0 || fake.fetches_open != 0) abort();
-    if (!cnk_kafka_quiesce(kafka)) abort();
+    if (!cnk_kafka_quiesce(kafka)) {
+        fake_watches_off();
+        if (!cnk_kafka_quiesce(kafka)) abort();
+    }
     cnk_kafka_free(kafka);
     return 0;
 }
