@@ -253,7 +253,7 @@ static void fill_payload(const cnk_batch *batch, bool whole_header, cnk_log_appe
 static int reserve_pending(cnk_log *log) {
     if (log->pending_count < log->pending_capacity) return 0;
     if (log->pending_count >= CNK_LOG_PENDING_MAX) return CHRONIK_EAGAIN;
-    size_t capacity = log->pending_capacity ? log->pending_capacity * 2 : 8;
+    size_t capacity = log->pending_capacity ? log->pending_capacity * 2 : 2; /* most partitions are idle */
     pending_entry *grown = cnk_calloc(capacity, sizeof *grown);
     if (grown == NULL) return CHRONIK_ENOMEM;
     for (size_t i = 0; i < log->pending_count; i++) grown[i] = *pending_at(log, i);

@@ -18,7 +18,7 @@ static uint64_t data_bytes_of(const cnk_wal_entry *e) { return e->kind == CNK_EN
 
 int cnk_wal_extents_reserve(cnk_wal_extents *x) {
     if (x->count < x->capacity) return 0;
-    size_t capacity = x->capacity ? x->capacity * 2 : 8;
+    size_t capacity = x->capacity ? x->capacity * 2 : 2; /* most partitions are idle */
     cnk_wal_extent *items = cnk_malloc(capacity * sizeof *items);
     if (!items) return CHRONIK_ENOMEM;
     for (size_t n = 0; n < x->count; n++) items[n] = *cnk_wal_extents_nth(x, n);
