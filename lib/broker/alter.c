@@ -211,7 +211,8 @@ static int find_topic(const cnk_admin *run, cnk_admin_item *item) {
     const cnk_meta_image *head = cnk_meta_image_head(cnk_publisher_meta(run->home->broker->publisher));
     item->topic = cnk_meta_topic_by_name(head, item->name.p, item->name.len);
     if (item->topic == NULL)
-        return cnk_admin_refuse(item, CHRONIK_EUNKNOWNTOPIC, "This server does not host this topic-partition.");
+        return cnk_admin_refuse(item, CHRONIK_EUNKNOWNTOPIC, "The topic '%.*s' does not exist.", (int)item->name.len,
+                                item->name.p);
     item->id = item->topic->id;
     for (const cnk_admin_item *other = run->items; other < item; other++)
         if (other->topic == item->topic)

@@ -69,6 +69,7 @@ typedef struct cnk_context {
 
 typedef struct cnk_broker_config_row {
     const char *name, *value; /* a broker option as it stands; value NULL: null */
+    const char *fallback;     /* its default, NULL: null */
     cnk_config_type type;
     bool set;       /* by the user (source STATIC_BROKER_CONFIG), else DEFAULT_CONFIG */
     bool sensitive; /* the value is never shown */

@@ -21,7 +21,9 @@ int cnk_broker_topic_configs(cnk_shard *shard, const cnk_meta_image *image, cnk_
         if (own) synonym_add(&row, o->name, own, CNK_SOURCE_TOPIC);
         if (broker && broker->set && broker->value)
             synonym_add(&row, broker->name, broker->value, CNK_SOURCE_STATIC_BROKER);
-        if (o->broker_name) synonym_add(&row, o->broker_name, o->default_value, CNK_SOURCE_DEFAULT);
+        /* Where the broker option's default is null, others stand behind it (hours, minutes), which are no synonyms. */
+        if (o->broker_name && (broker == NULL || broker->fallback))
+            synonym_add(&row, o->broker_name, o->default_value, CNK_SOURCE_DEFAULT);
         row.value = row.synonym_count > 0 ? row.synonyms[0].value : o->default_value;
         row.source = row.synonym_count > 0 ? row.synonyms[0].source : CNK_SOURCE_DEFAULT;
         int rc = each(arg, &row);
@@ -41,7 +43,8 @@ int cnk_broker_node_configs(cnk_shard *shard, int (*each)(void *arg, const cnk_c
                               .read_only = true,
                               .sensitive = o->sensitive,
                               .doc = o->doc};
-        synonym_add(&row, o->name, row.value, row.source);
+        if (o->set) synonym_add(&row, o->name, row.value, CNK_SOURCE_STATIC_BROKER);
+        if (o->fallback) synonym_add(&row, o->name, o->sensitive ? NULL : o->fallback, CNK_SOURCE_DEFAULT);
         int rc = each(arg, &row);
         if (rc != 0) return rc;
     }

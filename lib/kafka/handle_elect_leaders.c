@@ -1,5 +1,8 @@
 /* ElectLeaders (KIP-183, KIP-460): every partition has one replica, which leads by itself as soon as it can: nothing is
  * ever to be done, and what cannot lead cannot be made to. */
+#include <inttypes.h>
+#include <stdio.h>
+
 #include "kafka/internal.h"
 
 enum { ELECT_PREFERRED = 0, ELECT_UNCLEAN = 1 };
@@ -7,20 +10,27 @@ enum { ELECT_PREFERRED = 0, ELECT_UNCLEAN = 1 };
 typedef cnk_elect_leaders_response_replica_election_result topic_out;
 typedef cnk_elect_leaders_response_partition_result part_out;
 
-static void elect(const cnk_meta_topic *t, int32_t partition, int8_t type, part_out *out) {
+static int elect(cnk_kafka_request *r, const cnk_meta_topic *t, cnk_kafka_string topic, int32_t partition, int8_t type,
+                 part_out *out) {
     *out = (part_out){.partition_id = partition, .error_message = CNK_KAFKA_STRING_NULL};
     if (type != ELECT_PREFERRED && type != ELECT_UNCLEAN) {
         out->error_code = CNK_KAFKA_INVALID_REQUEST;
         out->error_message = CNK_KAFKA_STRING("Unknown election type");
     } else if (!t || partition < 0 || partition >= t->partition_count) {
         out->error_code = CNK_KAFKA_UNKNOWN_TOPIC_OR_PARTITION;
-        out->error_message = CNK_KAFKA_STRING("No such topic or partition");
+        const size_t size = (size_t)topic.len + sizeof "No such partition as -2147483648";
+        char *text = cnk_kafka_request_alloc(r, size, 1);
+        if (!text) return CHRONIK_ENOMEM;
+        if (t) snprintf(text, size, "No such partition as %.*s-%" PRId32, (int)topic.len, topic.data, partition);
+        else snprintf(text, size, "No such topic as %.*s", (int)topic.len, topic.data);
+        out->error_message = cnk_kafka_string_of(text);
     } else if (atomic_load(&t->partitions[partition].leader->node) >= 0) {
         out->error_code = CNK_KAFKA_ELECTION_NOT_NEEDED;
     } else {
         out->error_code = type == ELECT_PREFERRED ? CNK_KAFKA_PREFERRED_LEADER_NOT_AVAILABLE
                                                   : CNK_KAFKA_ELIGIBLE_LEADERS_NOT_AVAILABLE;
     }
+    return 0;
 }
 
 /* Of all: those that lead, as they should, are not named. */
@@ -36,7 +46,7 @@ static int fill_all(cnk_kafka_request *r, int8_t type, const cnk_meta_image *ima
         if (!topic->partition_result.items) return CHRONIK_ENOMEM;
         for (int32_t p = 0; p < t->partition_count; p++) {
             part_out *part = &topic->partition_result.items[topic->partition_result.count];
-            elect(t, p, type, part);
+            if (elect(r, t, topic->topic, p, type, part) != 0) return CHRONIK_ENOMEM;
             topic->partition_result.count += part->error_code != CNK_KAFKA_ELECTION_NOT_NEEDED;
         }
     }
@@ -57,8 +67,9 @@ static int fill_named(cnk_kafka_request *r, const cnk_elect_leaders_request *in,
         topic->partition_result.items = cnk_kafka_request_alloc(r, (size_t)from->partitions.count, sizeof(part_out));
         if (!topic->partition_result.items) return CHRONIK_ENOMEM;
         for (int32_t p = 0; p < from->partitions.count; p++)
-            elect(t, from->partitions.items[p], in->election_type,
-                  &topic->partition_result.items[topic->partition_result.count++]);
+            if (elect(r, t, from->topic, from->partitions.items[p], in->election_type,
+                      &topic->partition_result.items[topic->partition_result.count++]) != 0)
+                return CHRONIK_ENOMEM;
     }
     return 0;
 }

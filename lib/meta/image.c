@@ -60,16 +60,17 @@ int cnk_topic_name_check(const char *name, size_t len, chronik_error *err) {
     if (len == 0)
         return cnk_error(err, CHRONIK_EINVALIDTOPIC, 0, "Topic name is invalid: the empty string is not allowed");
     if ((len == 1 && name[0] == '.') || (len == 2 && name[0] == '.' && name[1] == '.'))
-        return cnk_error(err, CHRONIK_EINVALIDTOPIC, 0, "Topic name is invalid: '.' or '..' is not allowed");
+        return cnk_error(err, CHRONIK_EINVALIDTOPIC, 0, "Topic name is invalid: '%.*s' is not allowed", (int)len, name);
     if (len > CNK_TOPIC_NAME_MAX)
         return cnk_error(err, CHRONIK_EINVALIDTOPIC, 0,
-                         "Topic name is invalid: the length of it is longer than the max allowed length %d",
+                         "Topic name is invalid: the length of a name is longer than the max allowed length %d",
                          CNK_TOPIC_NAME_MAX);
     for (size_t i = 0; i < len; i++)
         if (!legal_character(name[i]))
             return cnk_error(err, CHRONIK_EINVALIDTOPIC, 0,
-                             "Topic name is invalid: it contains one or more characters other than ASCII "
-                             "alphanumerics, '.', '_' and '-'");
+                             "Topic name is invalid: '%.*s' contains one or more characters other than ASCII "
+                             "alphanumerics, '.', '_' and '-'",
+                             (int)len, name);
     return 0;
 }
 

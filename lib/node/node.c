@@ -153,6 +153,7 @@ static int make_rows(chronik_node *node) {
         node->rows[node->row_count++] =
             (cnk_broker_config_row){.name = o->name,
                                     .value = null ? NULL : copy,
+                                    .fallback = o->fallback[0] ? o->fallback : NULL,
                                     .type = kafka_type(o),
                                     .set = cnk_conf_source_of(node->conf, o->id) != CNK_CONF_FROM_DEFAULT,
                                     .sensitive = (o->flags & CNK_CONF_SECRET) != 0,
