@@ -1,5 +1,5 @@
-"""What the tests here share: the jars, and a broker of either kind."""
-import os, re, shutil, signal, subprocess, sys, tempfile
+"""What the tests here share: the jars, a broker of either kind, processes that end with the test, checks that are counted."""
+import contextlib, fcntl, os, re, shutil, signal, subprocess, sys, tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -14,6 +14,14 @@ def jars():
     version = re.search(r'<kafka.version>(.*)</kafka.version>', open(pom).read())[1]
     folder = os.path.join(CACHE, 'kafka-tools-' + version)
     stamp = os.path.join(folder, '.complete')
+    os.makedirs(CACHE, exist_ok=True)
+    with open(os.path.join(CACHE, 'kafka-tools.lock'), 'w') as lock:  # tests run at the same time
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        fetch(pom, folder, stamp)
+    return os.path.join(folder, '*')
+
+
+def fetch(pom, folder, stamp):
     if not os.path.exists(stamp) or open(stamp).read() != open(pom).read():
         if not shutil.which('javac') or not shutil.which('mvn'):
             print('Java or Maven is missing')
@@ -24,7 +32,23 @@ def jars():
             print('the jars of Apache Kafka cannot be had')
             sys.exit(77)
         with open(stamp, 'w') as f: f.write(open(pom).read())
-    return os.path.join(folder, '*')
+
+
+def kind():
+    """--broker chronikd|kafka"""
+    return sys.argv[sys.argv.index('--broker') + 1] if '--broker' in sys.argv else 'chronikd'
+
+
+def java(path):
+    """Starts Java with this class path: for programs that run for seconds."""
+    return ['java', '-Xmx256m', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-cp', path]
+
+
+def compiled(program, into):
+    """The class path with the program, compiled."""
+    path = jars()
+    subprocess.run(['javac', '-nowarn', '-cp', path, '-d', into, os.path.join(HERE, program + '.java')], check=True)
+    return path + ':' + into
 
 
 class Broker:
@@ -60,3 +84,34 @@ class Broker:
     def __exit__(self, *_):
         if self.process.poll() is None: self.stop()
         self.temporary.cleanup()
+
+
+@contextlib.contextmanager
+def running(argv, **more):
+    """A process that is killed at the end, where it still runs."""
+    process = subprocess.Popen(argv, **more)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def limit(seconds):
+    """The whole test may take so long."""
+    def late(*_):
+        sys.exit(f'FAIL: not done after {seconds} s')
+    signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+
+
+class Checks:
+    passed = failed = 0
+
+    def __call__(self, name, holds, found=''):
+        self.passed, self.failed = self.passed + bool(holds), self.failed + (not holds)
+        print(f'ok {name}' if holds else f'FAIL {name}: {found}')
+
+    def report(self):
+        print(f'{self.passed} passed, {self.failed} failed')
+        sys.exit(self.failed > 0)
