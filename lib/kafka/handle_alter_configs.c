@@ -79,12 +79,21 @@ static bool option_twice(const resource *in, bool *ret_failed) {
     return twice;
 }
 
+/* To delete what was never set changes nothing, as a broker's options cannot be set at run time; tools do so with the
+ * throttles of replication. */
+static bool changes_nothing(const resource *in) {
+    if (in->setting_count > 0 && !in->changes) return false;
+    for (size_t i = 0; i < in->setting_count; i++)
+        if (in->changes[i] != CNK_CHANGE_DELETE) return false;
+    return true;
+}
+
 static void check_broker(const cnk_kafka_request *r, const resource *in, resource_out *out) {
     char own[16];
     const int len = snprintf(own, sizeof own, "%d", (int)cnk_kafka_node_id(r));
     if (in->name.len > 0 && (in->name.len != len || memcmp(in->name.data, own, (size_t)len) != 0))
         out_error(out, CNK_KAFKA_INVALID_REQUEST, "Unexpected broker id, expected this broker's or an empty string");
-    else if (in->setting_count > 0)
+    else if (!changes_nothing(in))
         out_error(out, CNK_KAFKA_INVALID_REQUEST, "A broker's options cannot be changed while it runs");
 }
 

@@ -295,6 +295,8 @@ class Admin extends Diff {
         incrementalCase("nothing", false, () -> new IncrementalAlterConfigsRequestData.AlterConfigsResource[0]);
         change("a broker's read-only option", 4, "1", set("log.dirs", "/tmp"));
         change("a broker's unknown option", 4, "1", set("no.such.thing", "1"));
+        change("a broker's option for replication, deleted", 4, "1", new Change("leader.replication.throttled.rate", DELETE, null), new Change("no.such.thing", DELETE, null));
+        change("a broker's read-only option, deleted", 4, "1", new Change("auto.create.topics.enable", DELETE, null));
         change("another broker", 4, "2", set("num.partitions", "1"));
         change("not a broker", 4, "x", set("num.partitions", "1"));
         change("unknown kind", 3, "x", set("a", "1"));

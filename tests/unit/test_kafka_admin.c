@@ -130,6 +130,7 @@ START_TEST(incremental_alter_configs) {
     option good[] = {{CNK_KAFKA_STRING("x"), 0, CNK_KAFKA_STRING("1")}, {CNK_KAFKA_STRING("y"), 1, CNK_KAFKA_STRING_NULL}};
     option twice[] = {{CNK_KAFKA_STRING("x"), 0, CNK_KAFKA_STRING("1")}, {CNK_KAFKA_STRING("x"), 1, CNK_KAFKA_STRING("1")}};
     option odd[] = {{CNK_KAFKA_STRING("x"), 9, CNK_KAFKA_STRING("1")}};
+    option gone[] = {{CNK_KAFKA_STRING("x"), 1, CNK_KAFKA_STRING_NULL}};
     for (int version = 0; version <= 1; version++) {
         resource rows[] = {{2, CNK_KAFKA_STRING("a"), {good, 2}},    {2, CNK_KAFKA_STRING("nope"), {good, 2}},
                            {2, CNK_KAFKA_STRING("b/d"), {good, 2}},  {2, CNK_KAFKA_STRING(""), {good, 2}},
@@ -163,6 +164,8 @@ START_TEST(incremental_alter_configs) {
         fake.start_error = CHRONIK_EAGAIN;
         ck_assert_int_eq(incremental(same + 2, 1, version).responses.items[0].error_code, CNK_KAFKA_REQUEST_TIMED_OUT);
         fake.start_error = 0;
+        resource unset = {4, CNK_KAFKA_STRING("7"), {gone, 1}};
+        ck_assert_int_eq(incremental(&unset, 1, version).responses.items[0].error_code, 0);
     }
 }
 END_TEST
