@@ -5,7 +5,7 @@
 // process would: its thread is left where it stands, once its shutdown hooks have run.
 //
 // Two classes stand for no tool. `Join TOPIC GROUP CLIENT INSTANCE` starts a consumer that stays in the group, and returns
-// when it has been given partitions; `Leave` ends all of these.
+// when it has been given partitions; `Leave` ends all of these, the last one first.
 import com.fasterxml.jackson.databind.*;
 import java.io.*;
 import java.lang.reflect.Field;
@@ -21,11 +21,10 @@ public class Tools {
     static final long LIMIT_S = 60;
     static final ObjectMapper JSON = new ObjectMapper();
     static final ByteArrayOutputStream printed = new ByteArrayOutputStream();
-    static final Map<KafkaConsumer<?, ?>, Thread> members = new LinkedHashMap<>();
+    static final Deque<Member> members = new ArrayDeque<>();
     static volatile CompletableFuture<Integer> status;
     static volatile List<Runnable> hooks;
     static Map<Thread, Thread> jvmHooks;
-    static volatile boolean leaving;
 
     @SuppressWarnings({"removal", "unchecked"})
     public static void main(String[] argv) throws Exception {
@@ -117,26 +116,38 @@ public class Tools {
             "key.deserializer", ByteArrayDeserializer.class, "value.deserializer", ByteArrayDeserializer.class));
         if (args.length > 5) config.put("group.instance.id", args[5]);
         KafkaConsumer<byte[], byte[]> consumer = new KafkaConsumer<>(config);
-        CountDownLatch assigned = new CountDownLatch(1);
-        leaving = false;
-        Thread thread = new Thread(() -> {
-            consumer.subscribe(List.of(args[2]));
+        consumer.subscribe(List.of(args[2]));
+        Member member = new Member(consumer);
+        member.setDaemon(true);
+        member.start();
+        members.push(member);
+        return member.assigned.await(LIMIT_S, TimeUnit.SECONDS) ? 0 : 1;
+    }
+
+    static int leave() throws InterruptedException {
+        for (Member member : members) {
+            member.leaving = true;
+            member.join();
+        }
+        members.clear();
+        return 0;
+    }
+
+    static class Member extends Thread {
+        final KafkaConsumer<?, ?> consumer;
+        final CountDownLatch assigned = new CountDownLatch(1);
+        volatile boolean leaving;
+
+        Member(KafkaConsumer<?, ?> consumer) {
+            this.consumer = consumer;
+        }
+
+        @Override public void run() {
             while (!leaving) {
                 consumer.poll(Duration.ofMillis(100));
                 if (!consumer.assignment().isEmpty()) assigned.countDown();
             }
             consumer.close();
-        }, "member");
-        thread.setDaemon(true);
-        thread.start();
-        members.put(consumer, thread);
-        return assigned.await(LIMIT_S, TimeUnit.SECONDS) ? 0 : 1;
-    }
-
-    static int leave() throws InterruptedException {
-        leaving = true;
-        for (Thread member : members.values()) member.join();
-        members.clear();
-        return 0;
+        }
     }
 }
