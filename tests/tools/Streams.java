@@ -9,6 +9,7 @@
 //       begun WORD                 waits until WORD is counted
 //       behind                     whether something is not yet committed
 //       done                       waits until all that was sent is counted, and that is committed
+//       purged                     waits until the application has deleted what it had between its halves
 //       counts                     the counts: WORD=N…
 import java.time.Duration;
 import java.util.*;
@@ -38,7 +39,8 @@ public class Streams {
     static void count(String state) {
         Properties p = new Properties();
         p.putAll(Map.of("application.id", APP, "bootstrap.servers", broker, "state.dir", state, "num.stream.threads", "2",
-            "commit.interval.ms", "500", "session.timeout.ms", "6000", "heartbeat.interval.ms", "1000", "replication.factor", "1"));
+            "commit.interval.ms", "500", "session.timeout.ms", "6000", "heartbeat.interval.ms", "1000", "replication.factor", "1",
+            "repartition.purge.interval.ms", "500"));
         p.put("default.key.serde", Serdes.StringSerde.class);
         p.put("default.value.serde", Serdes.StringSerde.class);
         StreamsBuilder b = new StreamsBuilder();
@@ -86,6 +88,10 @@ public class Streams {
                 while (behind()) Thread.sleep(100);
                 System.out.println("ok");
             }
+            case "purged" -> {
+                while (offsets(BETWEEN, OffsetSpec.earliest()).values().stream().noneMatch(start -> start > 0)) Thread.sleep(100);
+                System.out.println("ok");
+            }
             case "counts" -> {
                 StringBuilder out = new StringBuilder();
                 counts().forEach((word, n) -> out.append(word).append('=').append(n).append(' '));
@@ -116,19 +122,26 @@ public class Streams {
     }
 
     static boolean behind(String topic) throws Exception {
+        Map<TopicPartition, OffsetAndMetadata> committed = admin.listConsumerGroupOffsets(APP).partitionsToOffsetAndMetadata().get();
+        Map<TopicPartition, Long> ends = offsets(topic, OffsetSpec.latest());
+        return ends.isEmpty() || ends.entrySet().stream().anyMatch(end -> {
+            OffsetAndMetadata at = committed.get(end.getKey());
+            return end.getValue() > (at == null ? 0 : at.offset());
+        });
+    }
+
+    /** None where the topic has not been made yet. */
+    static Map<TopicPartition, Long> offsets(String topic, OffsetSpec which) throws Exception {
         Map<TopicPartition, OffsetSpec> ask = new HashMap<>();
+        Map<TopicPartition, Long> found = new HashMap<>();
         try {
             admin.describeTopics(List.of(topic)).allTopicNames().get().get(topic).partitions()
-                .forEach(p -> ask.put(new TopicPartition(topic, p.partition()), OffsetSpec.latest()));
+                .forEach(p -> ask.put(new TopicPartition(topic, p.partition()), which));
         } catch (ExecutionException e) {
-            return true; // not made yet, or the broker is away
+            return found;
         }
-        Map<TopicPartition, OffsetAndMetadata> committed = admin.listConsumerGroupOffsets(APP).partitionsToOffsetAndMetadata().get();
-        for (var end : admin.listOffsets(ask).all().get().entrySet()) {
-            OffsetAndMetadata at = committed.get(end.getKey());
-            if (end.getValue().offset() > (at == null ? 0 : at.offset())) return true;
-        }
-        return false;
+        admin.listOffsets(ask).all().get().forEach((part, at) -> found.put(part, at.offset()));
+        return found;
     }
 
     static Map<String, Long> counts() {
