@@ -320,7 +320,8 @@ enum { /* KIP-79, KIP-734, KIP-405, KIP-1005, KIP-1023 */
        CNK_OFFSET_EARLIEST_LOCAL = -4,
        CNK_OFFSET_LATEST_TIERED = -5,
        CNK_OFFSET_EARLIEST_PENDING_UPLOAD = -6,
-    CNK_OFFSET_EPOCH_END = -100 /* of our own: KIP-320's end of an epoch */
+    CNK_OFFSET_EPOCH_END = -100, /* of our own: KIP-320's end of an epoch */
+    CNK_OFFSET_BOUNDS = -101     /* of our own: both ends of the log, for ListOffsets 0 */
 };
 
 typedef struct cnk_list_offsets cnk_list_offsets;
@@ -334,7 +335,8 @@ typedef struct cnk_list_offsets_part {
     int32_t asked_epoch;  /* EPOCH_END: the epoch; `offset` is its end, or that of the newest one before it */
     /* answered */
     int error;
-    int64_t offset, record_timestamp; /* -1: none */
+    int64_t offset, record_timestamp; /* -1: none; BOUNDS: the end, and the newest record's */
+    int64_t start;                    /* BOUNDS: the first offset */
     int32_t offset_epoch;             /* the leader epoch of that offset; -1: none */
     /* the broker's */
     chronik_post post;

@@ -135,6 +135,11 @@ static void serve(cnk_shard *shard, cnk_partition *p, cnk_list_offsets_part *par
         return;
     case CNK_OFFSET_EARLIEST:
     case CNK_OFFSET_EARLIEST_LOCAL: /* packs are on the local disk */ serve_end(p, part, cnk_log_start(log)); return;
+    case CNK_OFFSET_BOUNDS:
+        part->start = cnk_log_start(log);
+        part->record_timestamp = cnk_log_max_timestamp(log, &(int64_t){0});
+        serve_end(p, part, cnk_log_high_watermark(log));
+        return;
     case CNK_OFFSET_EPOCH_END:
         cnk_log_epoch_end(log, part->asked_epoch, &part->offset_epoch, &part->offset);
         answer(shard, part, 0);

@@ -1,7 +1,7 @@
 /* The one table of what is offered (K3): APIs, versions, handlers; and features. ApiVersions is made from it.
  *
- * Versions run from Kafka 4.3's oldest to its newest stable one. Produce goes back to 0, for ever: librdkafka turns
- * compression off where it is not offered (KAFKA-18659); what old versions carry is refused by its handler. */
+ * Versions run from the oldest of Kafka 3.9, the last release that had them, to the newest stable one of 4.3. Produce
+ * goes back to 0, for ever: librdkafka turns compression off where it is not offered (KAFKA-18659). */
 #include "kafka/internal.h"
 
 #define API(NAME, name, min, max, in_place)                                                                            \
@@ -11,7 +11,7 @@
 const cnk_kafka_api cnk_kafka_apis[] = {
     API(PRODUCE, produce, 0, 13, true),
     API(FETCH, fetch, 4, 18, false),
-    API(LIST_OFFSETS, list_offsets, 1, 11, false),
+    API(LIST_OFFSETS, list_offsets, 0, 11, false),
     API(METADATA, metadata, 0, 13, false),
     API(OFFSET_COMMIT, offset_commit, 1, 10, false), /* 0 and OffsetFetch 0 were ZooKeeper's */
     API(OFFSET_FETCH, offset_fetch, 1, 10, false),
@@ -23,10 +23,10 @@ const cnk_kafka_api cnk_kafka_apis[] = {
     API(DESCRIBE_GROUPS, describe_groups, 0, 6, false),
     API(LIST_GROUPS, list_groups, 0, 5, false),
     API(API_VERSIONS, api_versions, 0, 4, false),
-    API(CREATE_TOPICS, create_topics, 2, 7, false),
-    API(DELETE_TOPICS, delete_topics, 1, 6, false),
+    API(CREATE_TOPICS, create_topics, 0, 7, false),
+    API(DELETE_TOPICS, delete_topics, 0, 6, false),
     API(INIT_PRODUCER_ID, init_producer_id, 0, 5, false), /* 6 is unstable in Kafka 4.3 */
-    API(DESCRIBE_CONFIGS, describe_configs, 1, 4, false),
+    API(DESCRIBE_CONFIGS, describe_configs, 0, 4, false),
     API(DELETE_GROUPS, delete_groups, 0, 2, false),
     API(OFFSET_DELETE, offset_delete, 0, 0, false),
     API(DESCRIBE_CLUSTER, describe_cluster, 0, 2, false),

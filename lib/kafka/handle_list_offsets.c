@@ -1,4 +1,7 @@
-/* ListOffsets: offsets by timestamp, and the special ones (K9), each from the version that brought it. */
+/* ListOffsets: offsets by timestamp, and the special ones (K9), each from the version that brought it.
+ *
+ * Version 0 has a shape of its own: so many offsets of segments that were last changed by a time, the newest first, with
+ * the log's end before them. Our logs have no segments; they count as one, changed when its newest record was made. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +14,7 @@ typedef struct list_state {
     cnk_list_offsets_request in;
     cnk_list_offsets_part **parts; /* of the request's partitions, in order; NULL: not asked of the broker */
     int16_t *errors;               /* of those */
+    int64_t now_ms;
     bool *repeated;                /* named before: answered there */
 } list_state;
 
@@ -18,7 +22,7 @@ typedef struct list_state {
 static int version_of(int64_t timestamp) {
     switch (timestamp) {
     case CNK_OFFSET_LATEST:
-    case CNK_OFFSET_EARLIEST: return 1;
+    case CNK_OFFSET_EARLIEST: return 0;
     case CNK_OFFSET_MAX_TIMESTAMP: return 7;            /* KIP-734 */
     case CNK_OFFSET_EARLIEST_LOCAL: return 8;           /* KIP-405 */
     case CNK_OFFSET_LATEST_TIERED: return 9;            /* KIP-1005 */
@@ -66,14 +70,33 @@ static int16_t part_error(const cnk_kafka_request *r, const cnk_list_offsets_par
     return cnk_kafka_error(p->error);
 }
 
-static void fill_part(const cnk_kafka_request *r, const list_state *s, size_t n, int32_t partition, part_out *out) {
+/* Version 0's list (UnifiedLog.legacyFetchOffsetsBefore). */
+static int fill_old(cnk_kafka_request *r, const list_state *s, const cnk_list_offsets_part *p,
+                    const cnk_list_offsets_request_list_offsets_partition *in, part_out *out) {
+    const bool data = p->offset > p->start;
+    const bool end = in->timestamp == CNK_OFFSET_LATEST || in->timestamp >= s->now_ms;
+    const bool start = end || in->timestamp == CNK_OFFSET_EARLIEST ||
+                       (data && in->timestamp >= 0 && in->timestamp >= p->record_timestamp);
+    int64_t *list = cnk_kafka_request_alloc(r, 2, sizeof *list);
+    if (!list) return CHRONIK_ENOMEM;
+    out->old_style_offsets.items = list;
+    if (end && data && out->old_style_offsets.count < in->max_num_offsets)
+        list[out->old_style_offsets.count++] = p->offset;
+    if (start && out->old_style_offsets.count < in->max_num_offsets) list[out->old_style_offsets.count++] = p->start;
+    return 0;
+}
+
+static int fill_part(cnk_kafka_request *r, const list_state *s, size_t n,
+                     const cnk_list_offsets_request_list_offsets_partition *in, part_out *out) {
     const cnk_list_offsets_part *p = s->parts[n];
-    *out = (part_out){.partition_index = partition, .timestamp = -1, .offset = -1, .leader_epoch = -1};
+    *out = (part_out){.partition_index = in->partition_index, .timestamp = -1, .offset = -1, .leader_epoch = -1};
     out->error_code = p ? part_error(r, p) : s->errors[n];
-    if (out->error_code) return;
+    if (out->error_code) return 0;
+    if (r->version == 0) return fill_old(r, s, p, in, out);
     out->timestamp = p->record_timestamp;
     out->offset = p->offset;
     if (r->version >= 4) out->leader_epoch = p->offset_epoch;
+    return 0;
 }
 
 static int answer(cnk_kafka_request *r, list_state *s) {
@@ -88,10 +111,12 @@ static int answer(cnk_kafka_request *r, list_state *s) {
         topic->name = in->name;
         topic->partitions.items = cnk_kafka_request_alloc(r, (size_t)in->partitions.count, sizeof(part_out));
         if (!topic->partitions.items) return CHRONIK_ENOMEM;
-        for (int32_t i = 0; i < in->partitions.count; i++, n++)
-            if (!s->repeated[n])
-                fill_part(r, s, n, in->partitions.items[i].partition_index,
-                          &topic->partitions.items[topic->partitions.count++]);
+        for (int32_t i = 0; i < in->partitions.count; i++, n++) {
+            if (s->repeated[n]) continue;
+            const int code =
+                fill_part(r, s, n, &in->partitions.items[i], &topic->partitions.items[topic->partitions.count++]);
+            if (code) return code;
+        }
         out.topics.count += topic->partitions.count > 0;
     }
     return cnk_kafka_answer(r, &out);
@@ -116,7 +141,7 @@ static int fill_parts(cnk_kafka_request *r, list_state *s) {
     s->repeated = cnk_kafka_request_alloc(r, count, sizeof *s->repeated);
     s->op.parts = cnk_kafka_request_alloc(r, count, sizeof *s->op.parts);
     if (!s->parts || !s->errors || !s->repeated || !s->op.parts) return CHRONIK_ENOMEM;
-    const int code = refuse_duplicates(r, s, count);
+    const int code = r->version > 0 ? refuse_duplicates(r, s, count) : 0;
     if (code) return code;
     for (int32_t t = 0; t < s->in.topics.count; t++) {
         const cnk_list_offsets_request_list_offsets_topic *topic = &s->in.topics.items[t];
@@ -124,12 +149,14 @@ static int fill_parts(cnk_kafka_request *r, list_state *s) {
             const cnk_list_offsets_request_list_offsets_partition *p = &topic->partitions.items[i];
             if (s->errors[n] == 0 && r->version < version_of(p->timestamp))
                 s->errors[n] = CNK_KAFKA_UNSUPPORTED_VERSION;
+            if (s->errors[n] == 0 && r->version == 0 && p->max_num_offsets < 0)
+                s->errors[n] = CNK_KAFKA_INVALID_REQUEST;
             if (s->errors[n]) continue;
             cnk_list_offsets_part *part = s->parts[n] = &s->op.parts[s->op.part_count++];
             part->topic = cnk_kafka_text_of(topic->name);
             part->partition = p->partition_index;
             part->leader_epoch = p->current_leader_epoch;
-            part->timestamp = p->timestamp;
+            part->timestamp = r->version > 0 ? p->timestamp : CNK_OFFSET_BOUNDS;
             part->offset = part->record_timestamp = -1;
             part->offset_epoch = -1;
         }
@@ -143,6 +170,10 @@ int cnk_kafka_handle_list_offsets(cnk_kafka_request *r) {
     int code = cnk_kafka_request_decode(r, &s->in);
     if (code == 0) code = fill_parts(r, s);
     if (code) return code;
+    if (r->version == 0) {
+        const chronik_loop *loop = cnk_shard_loop(cnk_kafka_request_shard(r));
+        s->now_ms = loop->ops->wall_ms(loop->self);
+    }
     if (s->op.part_count == 0) {
         code = answer(r, s);
         return code ? code : CNK_DONE;

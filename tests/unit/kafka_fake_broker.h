@@ -45,6 +45,7 @@ typedef struct fake_broker {
     bool wait;             /* operations wait for fake_complete */
     bool data_needed;      /* a waiting produce still needs its data */
     int start_error;       /* operations fail to begin */
+    int64_t bounds[2];     /* of every log, where they are asked for */
     int part_error;        /* parts fail */
     int64_t next_offset;
     uint64_t produced_parts, produced_bytes, connections;
@@ -239,6 +240,11 @@ static inline void fake_do_list(cnk_list_offsets *op) {
         p->error = fake_part_error(p->topic, NULL, p->partition);
         p->offset = p->timestamp == CNK_OFFSET_LATEST ? 100 : 0;
         p->record_timestamp = p->timestamp >= 0 ? p->timestamp : -1;
+        if (p->timestamp == CNK_OFFSET_BOUNDS) {
+            p->start = fake.bounds[0];
+            p->offset = fake.bounds[1];
+            p->record_timestamp = 5000;
+        }
         p->offset_epoch = 5;
     }
 }
