@@ -188,6 +188,7 @@ typedef struct cnk_produce_part {
     uint8_t codec; /* to convert to; CNK_TOPIC_CODEC_PRODUCER: as it is */
     uint8_t step;
     bool append_time;
+    bool old_set; /* a message set of format 0 or 1, of which a batch is made */
 } cnk_produce_part;
 
 struct cnk_produce {
@@ -215,7 +216,8 @@ struct cnk_produce {
 
 #define CNK_PRODUCE_VERSION_INTERNAL INT16_MAX
 
-/* Appends each part's one batch. acks=0 is done once appended; acks=1 and -1 once committed, which is synced. A part
+/* Appends each part's one batch; below version 3 also a message set (record/message_set.h), one without a whole message
+ * being done with base offset -1. acks=0 is done once appended; acks=1 and -1 once committed, which is synced. A part
  * whose append cannot get room in the WAL waits in its partition's queue until the operation's timeout (ETIMEDOUT); so
  * does one that is appended and not committed. acks other than these: EINVALIDACKS in each part. A partition that comes
  * twice gets both batches, in order. */

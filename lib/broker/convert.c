@@ -1,8 +1,9 @@
-/* compression.type: a batch that comes in another codec than its topic's is recompressed before it is appended.
+/* What is converted before it is appended: a batch that comes in another codec than its topic's (compression.type), and a
+ * message set of format 0 or 1, of which a batch is made.
  *
- * The records' bytes stay as they are; the header gets the codec, the length and the CRC. A job does it, with as many
- * at a time as CNK_CONVERSIONS_MAX, so the memory is bounded by the batches' limit; meanwhile the batch keeps its
- * place in its partition's fifo.
+ * A recompressed batch's records stay as they are; the header gets the codec, the length and the CRC. A message set is
+ * judged here, too (record/message_set.h). A job does it, with as many at a time as CNK_CONVERSIONS_MAX, so the memory is
+ * bounded by the batches' limit; meanwhile the batch keeps its place in its partition's fifo.
  *
  * Owner: the partition's shard; between begin and done the job. */
 #include "base/assert.h"
@@ -10,6 +11,7 @@
 #include "base/mem.h"
 #include "broker/internal.h"
 #include "codec/codec.h"
+#include "record/message_set.h"
 #include "record/record.h"
 
 typedef struct cnk_conversion {
@@ -18,6 +20,8 @@ typedef struct cnk_conversion {
     cnk_shard *owner;
     cnk_produce_part *part;
     cnk_batch from;
+    cnk_batch_rules rules; /* of a message set */
+    cnk_batch_fault fault; /* likewise */
     cnk_writer out;
     bool running;
     int error;
@@ -27,16 +31,23 @@ static void submit(cnk_conversion *c);
 static int64_t step(chronik_job *job);
 static void done(chronik_job *job);
 static int convert(cnk_conversion *c);
+static int convert_old(cnk_conversion *c);
 static int check_records(cnk_records *records);
 static void write_header(const cnk_batch *from, unsigned codec, cnk_writer *out);
 
 int cnk_convert_begin(cnk_shard *owner, cnk_produce_part *part) {
+    const cnk_meta_topic *topic = NULL;
+    int error = 0;
+    if (cnk_partition_find(owner->image, part->topic, &part->topic_id, part->partition, &topic, &error) == NULL)
+        return error;
     cnk_conversion *c = cnk_calloc(1, sizeof *c);
     if (c == NULL) return CHRONIK_ENOMEM;
     c->job = (chronik_job){.loop = owner->loop, .step = step, .done = done};
     c->owner = owner;
     c->part = part;
     c->from = part->batch;
+    c->rules = cnk_produce_rules(owner, &topic->settings, part->op->version);
+    c->fault.record = -1;
     part->conversion = c;
     if (owner->conversions < CNK_CONVERSIONS_MAX)
         submit(c);
@@ -69,7 +80,7 @@ static void submit(cnk_conversion *c) {
 
 static int64_t step(chronik_job *job) {
     cnk_conversion *c = CNK_CONTAINER(job, cnk_conversion, job);
-    c->error = convert(c);
+    c->error = c->part->old_set ? convert_old(c) : convert(c);
     return CHRONIK_JOB_DONE;
 }
 
@@ -80,11 +91,22 @@ static void done(chronik_job *job) {
     int error = c->error;
     c->running = false;
     owner->conversions--;
+    if (error != 0) {
+        part->fault_record = c->fault.record;
+        part->error_text = c->fault.text;
+    }
     if (error == 0) error = cnk_batch_parse(c->out.data, c->out.len, &part->batch);
     if (error == 0 && part->batch.len > part->bytes_max) error = CHRONIK_EMESSAGETOOLARGE;
     cnk_produce_converted(owner, part, error); /* may free c */
     cnk_list *next = owner->conversions < CNK_CONVERSIONS_MAX ? cnk_list_pop_front(&owner->conversions_waiting) : NULL;
     if (next) submit(CNK_CONTAINER(next, cnk_conversion, node));
+}
+
+static int convert_old(cnk_conversion *c) {
+    const cnk_produce_part *part = c->part;
+    const unsigned codec = part->codec == CNK_TOPIC_CODEC_PRODUCER ? CNK_MESSAGE_SET_KEEP : part->codec;
+    cnk_writer_growing(&c->out, INT32_MAX);
+    return cnk_message_set_to_batch(part->data, part->len, &c->rules, codec, part->codec_level, &c->out, &c->fault);
 }
 
 static int convert(cnk_conversion *c) {

@@ -172,6 +172,7 @@ void cnk_produce_committed(cnk_partition *p, uint64_t commit_index);
 void cnk_produce_truncated(cnk_partition *p, uint64_t last_index_kept);
 void cnk_produce_retry(cnk_partition *p); /* there may be room */
 void cnk_produce_gone(cnk_partition *p, int code);
+cnk_batch_rules cnk_produce_rules(const cnk_shard *shard, const cnk_topic_settings *settings, int16_t version);
 /* The part's batch has been converted (error 0), or has not. */
 void cnk_produce_converted(cnk_shard *owner, cnk_produce_part *part, int error);
 void cnk_produce_flush(cnk_shard *shard);
@@ -189,7 +190,7 @@ void cnk_delete_records_durable(cnk_shard *shard); /* rows may have become durab
 void cnk_delete_records_fail(cnk_shard *shard, int code);
 
 /* convert.c */
-int cnk_convert_begin(cnk_shard *owner, cnk_produce_part *part); /* 0: cnk_produce_converted comes, later; or ENOMEM */
+int cnk_convert_begin(cnk_shard *owner, cnk_produce_part *part); /* 0: cnk_produce_converted comes, later */
 bool cnk_convert_cancel(cnk_produce_part *part);                 /* true: it had not begun, and does not come */
 void cnk_convert_free(cnk_produce_part *part);                   /* after it has come; NULL-safe */
 

@@ -4,7 +4,8 @@
  *        ▲                                                      ├─ EAGAIN ► fifo ──writable──► propose      │
  *        │                                                      └─ error ──┐                               │
  *        └──────────────────────────message────────────────────────────────┴───────────────────────────────┘
- * A batch that the topic wants in another codec goes through the fifo, too, and a job converts it meanwhile (T4).
+ * A batch that the topic wants in another codec, and a message set of old, go through the fifo, too, and a job converts
+ * them meanwhile (T4).
  * Where the owner is the caller's own shard there is no message: the bytes are in the WAL when the starting call
  * returns.
  *
@@ -17,6 +18,10 @@
 #include "base/assert.h"
 #include "base/mem.h"
 #include "broker/internal.h"
+#include "record/message_set.h"
+
+#define NOTHING_TO_DO 1
+#define ZSTD_TAKEN_VERSION 7
 
 enum {
     STEP_NEW = 0,
@@ -29,6 +34,7 @@ enum {
 
 static int check_part(cnk_shard *shard, const cnk_produce *op, cnk_produce_part *part);
 static int validate(const cnk_shard *shard, const cnk_produce *op, const cnk_meta_topic *topic, cnk_produce_part *part);
+static bool needs_conversion(const cnk_produce_part *part);
 static void run_at_owner(chronik_post *post);
 static void enqueue(cnk_partition *p, cnk_produce_part *part);
 static int propose(cnk_partition *p, cnk_produce_part *part);
@@ -68,11 +74,12 @@ int cnk_broker_produce(cnk_shard *shard, cnk_produce *op) {
         part->base_offset = part->log_append_time_ms = part->log_start_offset = -1;
         part->leader_id = part->leader_epoch = -1;
         part->step = STEP_NEW;
+        part->old_set = false;
         part->conversion = NULL;
         cnk_list_init(&part->node);
         rc = check_part(shard, op, part);
         if (rc != 0) {
-            answer(shard, part, rc);
+            answer(shard, part, rc == NOTHING_TO_DO ? 0 : rc);
             continue;
         }
         part->post.run = run_at_owner;
@@ -131,8 +138,8 @@ static int check_part(cnk_shard *shard, const cnk_produce *op, cnk_produce_part 
     part->stream = mp->stream;
     part->append_time = topic->settings.append_time;
     part->min_insync = topic->settings.min_insync_replicas;
-    part->codec =
-        topic->settings.codec == cnk_batch_codec(&part->batch) ? CNK_TOPIC_CODEC_PRODUCER : topic->settings.codec;
+    part->codec = !part->old_set && topic->settings.codec == cnk_batch_codec(&part->batch) ? CNK_TOPIC_CODEC_PRODUCER
+                                                                                           : topic->settings.codec;
     part->codec_level = topic->settings.codec_level;
     part->bytes_max = topic->settings.max_message_bytes;
     cnk_counter_add(&shard->stats.produce_parts, 1);
@@ -141,10 +148,8 @@ static int check_part(cnk_shard *shard, const cnk_produce *op, cnk_produce_part 
     return 0;
 }
 
-static int validate(const cnk_shard *shard, const cnk_produce *op, const cnk_meta_topic *topic,
-                    cnk_produce_part *part) {
-    const cnk_topic_settings *s = &topic->settings;
-    cnk_batch_rules rules = {.produce_version = op->version,
+cnk_batch_rules cnk_produce_rules(const cnk_shard *shard, const cnk_topic_settings *s, int16_t version) {
+    return (cnk_batch_rules){.produce_version = version,
                              .bytes_max = s->max_message_bytes,
                              .now_ms = cnk_shard_wall_ms(shard),
                              .timestamp_before_max_ms = s->timestamp_before_max_ms,
@@ -152,10 +157,26 @@ static int validate(const cnk_shard *shard, const cnk_produce *op, const cnk_met
                              .append_time = s->append_time,
                              .compacted = s->compact,
                              .decompressed_bytes_max = CNK_PRODUCE_DECOMPRESSED_MAX};
+}
+
+static int validate(const cnk_shard *shard, const cnk_produce *op, const cnk_meta_topic *topic,
+                    cnk_produce_part *part) {
+    cnk_batch_rules rules = cnk_produce_rules(shard, &topic->settings, op->version);
     cnk_batch_fault fault = {-1, NULL};
     if (part->data == NULL) {
         part->error_text = "The record set is null";
         return CHRONIK_EINVALIDRECORD;
+    }
+    if (op->version < 3) {
+        int format = cnk_message_set_format(part->data, part->len);
+        if (format == CHRONIK_ENOTFOUND) return NOTHING_TO_DO;
+        if (format < 0) return format;
+        part->old_set = format < 2;
+        if (part->old_set) { /* the job judges it */
+            part->batch = (cnk_batch){.data = part->data, .len = part->len, .producer_id = -1};
+            return 0;
+        }
+        rules.produce_version = ZSTD_TAKEN_VERSION; /* Kafka asks for one from version 3 on */
     }
     int rc = cnk_batch_validate(part->data, part->len, &rules, &part->batch, &fault);
     if (rc != 0) {
@@ -221,11 +242,15 @@ static void run_at_owner(chronik_post *post) {
         answer(shard, part, CHRONIK_ESHUTDOWN);
     } else if (part->op->acks == -1 && part->min_insync > cnk_replica_config_of(p->replica)->new_.count) {
         refuse(p, part, CHRONIK_ENOTENOUGHREPLICAS);
-    } else if (part->codec != CNK_TOPIC_CODEC_PRODUCER || !cnk_list_empty(&p->fifo)) {
+    } else if (needs_conversion(part) || !cnk_list_empty(&p->fifo)) {
         enqueue(p, part); /* T4: behind those who wait already */
     } else if (propose(p, part) == CHRONIK_EAGAIN) {
         enqueue(p, part);
     }
+}
+
+static bool needs_conversion(const cnk_produce_part *part) {
+    return part->old_set || part->codec != CNK_TOPIC_CODEC_PRODUCER;
 }
 
 static void enqueue(cnk_partition *p, cnk_produce_part *part) {
@@ -235,7 +260,7 @@ static void enqueue(cnk_partition *p, cnk_produce_part *part) {
         return;
     }
     part->step = STEP_FIFO;
-    if (part->codec != CNK_TOPIC_CODEC_PRODUCER) {
+    if (needs_conversion(part)) {
         int rc = cnk_convert_begin(shard, part);
         if (rc != 0) {
             refuse(p, part, rc);
@@ -330,6 +355,7 @@ void cnk_produce_converted(cnk_shard *owner, cnk_produce_part *part, int error) 
     }
     CNK_ASSERT(part->step == STEP_CONVERTING && p != NULL);
     part->step = STEP_FIFO;
+    if (part->old_set && error == 0) cnk_counter_add(&owner->stats.produce_records, (uint64_t)part->batch.count);
     if (error != 0) {
         cnk_list_remove(&part->node);
         owner->parts_waiting--;

@@ -67,6 +67,20 @@ int cnk_codec_compress(unsigned codec, int level, const void *src, size_t len, c
     return error ? undo(out, start, error) : 0;
 }
 
+int cnk_codec_lz4_old_decompress(const void *src, size_t len, uint64_t bytes_max, cnk_writer *out) {
+    if (out->error) return out->error;
+    cnk_codec_sink sink = {out, out->len, bytes_max < SIZE_MAX / 4 ? bytes_max : SIZE_MAX / 4};
+    int error = cnk_codec_lz4_decompress_unchecked(src ? src : "", len, &sink);
+    return error ? undo(out, sink.start, error) : 0;
+}
+
+int cnk_codec_lz4_old_compress(const void *src, size_t len, cnk_writer *out) {
+    size_t start = out->len;
+    int error = cnk_codec_compress(CNK_CODEC_LZ4, CNK_CODEC_LEVEL_DEFAULT, src, len, out);
+    if (error == 0) cnk_codec_lz4_mistake(out->data + start);
+    return error;
+}
+
 uint64_t cnk_codec_sink_left(const cnk_codec_sink *sink) {
     uint64_t taken = sink->out->len - sink->start;
     return taken < sink->max ? sink->max - taken : 0;

@@ -47,4 +47,10 @@ int cnk_codec_decompress(unsigned codec, const void *src, size_t len, uint64_t b
  * ENOMEM, ETOOLARGE. NONE copies. */
 int cnk_codec_compress(unsigned codec, int level, const void *src, size_t len, cnk_writer *out);
 
+/* lz4 in Kafka's message format 0, whose producers computed the frame header's checksum over the magic, too. Readers of
+ * that format look away: as cnk_codec_decompress, whatever the checksum. Its writers keep the mistake, for consumers of
+ * that format demand it: as cnk_codec_compress, at the default level. */
+int cnk_codec_lz4_old_decompress(const void *src, size_t len, uint64_t bytes_max, cnk_writer *out);
+int cnk_codec_lz4_old_compress(const void *src, size_t len, cnk_writer *out);
+
 #endif

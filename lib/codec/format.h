@@ -28,6 +28,10 @@ typedef struct cnk_codec_format {
     int (*compress)(int level, const uint8_t *src, size_t len, cnk_writer *out); /* level: in range, or the default */
 } cnk_codec_format;
 
+/* The same with lz4's mistake of old. */
+int cnk_codec_lz4_decompress_unchecked(const uint8_t *src, size_t len, cnk_codec_sink *sink);
+void cnk_codec_lz4_mistake(uint8_t *frame); /* of a frame that cnk_codec_lz4 has written */
+
 extern const cnk_codec_format cnk_codec_gzip, cnk_codec_snappy, cnk_codec_lz4, cnk_codec_zstd;
 
 #endif

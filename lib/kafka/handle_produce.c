@@ -1,4 +1,5 @@
-/* Produce: one batch for each partition (K5), appended by the broker; answers when it is as durable as `acks` asks.
+/* Produce: one batch for each partition (K5), appended by the broker; answers when it is as durable as `acks` asks. Below
+ * version 3 it may be a message set of old, which the broker converts.
  * Record data is handed on where it was received; the frame is pinned only if the broker says that it still needs it.
  */
 #include "kafka/internal.h"
@@ -11,10 +12,12 @@ typedef struct produce_state {
 typedef cnk_produce_response_topic_produce_response topic_out;
 typedef cnk_produce_response_partition_produce_response part_out;
 
-/* What only this protocol knows: from version 3 on an old message set is an invalid record. */
+/* What only this protocol knows: an old message set is an invalid record from version 3 on, where it is not converted;
+ * below version 4 clients do not know the storage's error, and would not retry (KIP-112). */
 static int16_t part_error(const cnk_kafka_request *r, const cnk_produce_part *p) {
-    if (p->error == CHRONIK_EUNSUPPORTEDFORMAT && r->version >= 3) return CNK_KAFKA_INVALID_RECORD;
-    return cnk_kafka_error(p->error);
+    if (p->error == CHRONIK_EUNSUPPORTEDFORMAT) return CNK_KAFKA_INVALID_RECORD;
+    const int16_t error = cnk_kafka_error(p->error);
+    return error == CNK_KAFKA_KAFKA_STORAGE_ERROR && r->version < 4 ? CNK_KAFKA_NOT_LEADER_OR_FOLLOWER : error;
 }
 
 static bool tells_leader(const cnk_kafka_request *r, const cnk_produce_part *p) { /* KIP-951 */
@@ -140,9 +143,6 @@ int cnk_kafka_handle_produce(cnk_kafka_request *r) {
     if (!s) return CHRONIK_ENOMEM;
     int code = cnk_kafka_produce_decode(&r->body, r->version, &r->arena, &s->in);
     if (code) return code;
-    if (r->version < 3)
-        return refuse(r, s, CHRONIK_EUNSUPPORTEDFORMAT,
-                      "Produce below version 3 carries message formats that are not supported.");
     if (s->in.transactional_id.len >= 0 || has_transactional_records(&s->in))
         return refuse(r, s, CHRONIK_ETXNIDAUTH, "Transactions are not supported by this broker.");
     if (s->in.acks < -1 || s->in.acks > 1) return refuse_acks(r, s);

@@ -257,6 +257,37 @@ START_TEST(lz4_frames_of_other_writers_are_read) {
 }
 END_TEST
 
+/* Kafka's message format 0: the header's checksum covers the magic, too. */
+START_TEST(lz4_with_the_mistake_of_old) {
+    static uint8_t frame[400000];
+    cnk_writer w, out;
+    cnk_writer_growing(&w, 0);
+    cnk_write_u8(&w, 'x');
+    ck_assert_int_eq(cnk_codec_lz4_old_compress(plain, 100000, &w), 0);
+    ck_assert_uint_eq(w.data[1 + 6], 0x1A); /* as Kafka's client has it for 0x60 0x40; rightly 0x82 */
+    expect_error(CNK_CODEC_LZ4, w.data + 1, w.len - 1, CHRONIK_ECORRUPTMESSAGE);
+    for (int i = 0; i < 3; i++) {
+        cnk_writer_growing(&out, 0);
+        w.data[1 + 6] = (uint8_t)(0x1A + i); /* whatever it is */
+        ck_assert_int_eq(cnk_codec_lz4_old_decompress(w.data + 1, w.len - 1, 100000, &out), 0);
+        ck_assert_uint_eq(out.len, 100000);
+        ck_assert_int_eq(memcmp(out.data, plain, 100000), 0);
+        cnk_writer_free(&out);
+    }
+    cnk_writer_growing(&out, 0);
+    ck_assert_int_eq(cnk_codec_lz4_old_decompress(w.data + 1, w.len - 1, 99999, &out), CHRONIK_EBOMB);
+    for (size_t len = 0; len < 12; len++)
+        ck_assert_int_eq(cnk_codec_lz4_old_decompress(w.data + 1, len, 100000, &out), CHRONIK_ECORRUPTMESSAGE);
+    LZ4F_preferences_t sized = {.frameInfo = {.contentSize = PLAIN_MAX}};
+    const size_t n = LZ4F_compressFrame(frame, sizeof frame, plain, PLAIN_MAX, &sized);
+    frame[14] ^= 0xFF;
+    ck_assert_int_eq(cnk_codec_lz4_old_decompress(frame, n, PLAIN_MAX, &out), 0);
+    ck_assert_uint_eq(out.len, PLAIN_MAX);
+    cnk_writer_free(&out);
+    cnk_writer_free(&w);
+}
+END_TEST
+
 START_TEST(zstd_frames_follow_each_other_and_may_hide_their_size) {
     cnk_writer w = pack(CNK_CODEC_ZSTD, 3, plain, 1000);
     ck_assert_int_eq(cnk_codec_compress(CNK_CODEC_ZSTD, 19, plain + 1000, 100000, &w), 0);
@@ -353,6 +384,7 @@ int main(void) {
     tcase_add_test(t, gzip_members_follow_each_other);
     tcase_add_test(t, snappy_is_read_raw_and_framed);
     tcase_add_test(t, lz4_frames_of_other_writers_are_read);
+    tcase_add_test(t, lz4_with_the_mistake_of_old);
     tcase_add_test(t, zstd_frames_follow_each_other_and_may_hide_their_size);
     tcase_add_test(t, damage_is_survived);
 #ifdef CNK_TEST_HOOKS
