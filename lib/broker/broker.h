@@ -222,6 +222,8 @@ struct cnk_produce {
  * does one that is appended and not committed. acks other than these: EINVALIDACKS in each part. A partition that comes
  * twice gets both batches, in order. */
 int cnk_broker_produce(cnk_shard *shard, cnk_produce *op);
+/* With acks=0 nothing is taken back: such a client closes as soon as it has sent, and what waits for a conversion or for
+ * room goes on, until the operation's timeout at the latest. */
 void cnk_broker_produce_cancel(cnk_produce *op);
 
 /* ---- fetch ------------------------------------------------------------------------------------------------------ */
@@ -249,6 +251,8 @@ typedef struct cnk_fetch_part {
     uint32_t group, slot;
 } cnk_fetch_part;
 
+typedef enum cnk_fetch_format { CNK_FETCH_AS_STORED, CNK_FETCH_FORMAT_0, CNK_FETCH_FORMAT_1 } cnk_fetch_format;
+
 struct cnk_fetch {
     /* asked */
     const cnk_context *context;
@@ -257,6 +261,8 @@ struct cnk_fetch {
     bool read_committed;
     bool exact_max; /* versions below 3: no batch over bytes_max is served to make progress */
     bool watching;  /* waits although it asks for nothing: cnk_broker_fetch_hurry may come */
+    bool no_zstd;   /* versions below 10: topics whose compression.type is zstd are refused (EUNSUPPORTEDCODEC) */
+    cnk_fetch_format format; /* versions below 4: what is answered are message sets (record/message_set.h) */
     size_t first;   /* the part to start with; the caller rotates it */
     cnk_fetch_part *parts;
     size_t part_count;

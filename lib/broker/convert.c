@@ -15,8 +15,7 @@
 #include "record/record.h"
 
 typedef struct cnk_conversion {
-    chronik_job job;
-    cnk_list node; /* in owner->conversions_waiting, until it begins */
+    cnk_turn turn;
     cnk_shard *owner;
     cnk_produce_part *part;
     cnk_batch from;
@@ -27,7 +26,7 @@ typedef struct cnk_conversion {
     int error;
 } cnk_conversion;
 
-static void submit(cnk_conversion *c);
+static void submit(cnk_shard *shard, cnk_turn *turn);
 static int64_t step(chronik_job *job);
 static void done(chronik_job *job);
 static int convert(cnk_conversion *c);
@@ -42,55 +41,68 @@ int cnk_convert_begin(cnk_shard *owner, cnk_produce_part *part) {
         return error;
     cnk_conversion *c = cnk_calloc(1, sizeof *c);
     if (c == NULL) return CHRONIK_ENOMEM;
-    c->job = (chronik_job){.loop = owner->loop, .step = step, .done = done};
+    c->turn.job = (chronik_job){.loop = owner->loop, .step = step, .done = done};
     c->owner = owner;
     c->part = part;
     c->from = part->batch;
     c->rules = cnk_produce_rules(owner, &topic->settings, part->op->version);
     c->fault.record = -1;
+    c->running = true;
     part->conversion = c;
-    if (owner->conversions < CNK_CONVERSIONS_MAX)
-        submit(c);
-    else
-        cnk_list_push_back(&owner->conversions_waiting, &c->node);
+    cnk_turn_take(owner, &c->turn);
     return 0;
 }
 
 bool cnk_convert_cancel(cnk_produce_part *part) {
-    if (part->conversion->running) return false;
-    cnk_list_remove(&part->conversion->node);
+    cnk_conversion *c = part->conversion;
+    if (!cnk_list_linked(&c->turn.node)) return false;
+    cnk_list_remove(&c->turn.node);
+    c->running = false;
     return true;
 }
 
 void cnk_convert_free(cnk_produce_part *part) {
     cnk_conversion *c = part->conversion;
     if (c == NULL) return;
-    CNK_ASSERT(!c->running && !cnk_list_linked(&c->node));
+    CNK_ASSERT(!c->running && !cnk_list_linked(&c->turn.node));
     cnk_writer_free(&c->out);
     cnk_free(c);
     part->conversion = NULL;
 }
 
-static void submit(cnk_conversion *c) {
-    const chronik_io *io = c->owner->broker->io;
-    c->running = true;
-    c->owner->conversions++;
-    io->jobs_ops->submit(io->jobs, CHRONIK_LANE_READ, &c->job);
+void cnk_turn_take(cnk_shard *shard, cnk_turn *turn) {
+    cnk_list_init(&turn->node);
+    if (shard->conversions < CNK_CONVERSIONS_MAX)
+        submit(shard, turn);
+    else
+        cnk_list_push_back(&shard->conversions_waiting, &turn->node);
+}
+
+void cnk_turn_end(cnk_shard *shard) {
+    shard->conversions--;
+    cnk_list *next = cnk_list_pop_front(&shard->conversions_waiting);
+    if (next) submit(shard, CNK_CONTAINER(next, cnk_turn, node));
+}
+
+static void submit(cnk_shard *shard, cnk_turn *turn) {
+    const chronik_io *io = shard->broker->io;
+    shard->conversions++;
+    io->jobs_ops->submit(io->jobs, CHRONIK_LANE_READ, &turn->job);
 }
 
 static int64_t step(chronik_job *job) {
-    cnk_conversion *c = CNK_CONTAINER(job, cnk_conversion, job);
+    cnk_conversion *c = CNK_CONTAINER(job, cnk_conversion, turn.job);
     c->error = c->part->old_set ? convert_old(c) : convert(c);
     return CHRONIK_JOB_DONE;
 }
 
 static void done(chronik_job *job) {
-    cnk_conversion *c = CNK_CONTAINER(job, cnk_conversion, job);
+    cnk_conversion *c = CNK_CONTAINER(job, cnk_conversion, turn.job);
     cnk_shard *owner = c->owner;
     cnk_produce_part *part = c->part;
     int error = c->error;
     c->running = false;
-    owner->conversions--;
+    cnk_turn_end(owner);
     if (error != 0) {
         part->fault_record = c->fault.record;
         part->error_text = c->fault.text;
@@ -98,8 +110,6 @@ static void done(chronik_job *job) {
     if (error == 0) error = cnk_batch_parse(c->out.data, c->out.len, &part->batch);
     if (error == 0 && part->batch.len > part->bytes_max) error = CHRONIK_EMESSAGETOOLARGE;
     cnk_produce_converted(owner, part, error); /* may free c */
-    cnk_list *next = owner->conversions < CNK_CONVERSIONS_MAX ? cnk_list_pop_front(&owner->conversions_waiting) : NULL;
-    if (next) submit(CNK_CONTAINER(next, cnk_conversion, node));
 }
 
 static int convert_old(cnk_conversion *c) {

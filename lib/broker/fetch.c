@@ -4,6 +4,7 @@
  *                                   │ yes, error, deadline, cancel
  *                                   ▼
  *                      cut to max_bytes ──cold──► READING ──► DONE ──_end──► RELEASING ──► freed
+ *                                              old format └──► CONVERTING ──┘
  *
  * Cold buffers are capped for the shard: a fetch that does not get room waits in order, and answers empty at its
  * deadline.
@@ -13,6 +14,7 @@
 
 #include "base/assert.h"
 #include "base/mem.h"
+#include "codec/codec.h"
 
 static int run_new(cnk_shard *shard, cnk_fetch *op, cnk_fetch_run **ret_run);
 static void run_free(cnk_fetch_run *run);
@@ -24,10 +26,12 @@ static void advance(cnk_fetch_run *run);
 static bool enough(const cnk_fetch_run *run);
 static void finish(cnk_fetch_run *run);
 static uint64_t cut(cnk_fetch_run *run);
+static uint64_t room_wanted(cnk_fetch_run *run);
 static uint64_t cut_part(cnk_fetch_run *run, cnk_fetch_part *part, uint64_t left, bool must);
 static uint32_t trim_hot(cnk_fetch_group *g, cnk_fetch_want *w, uint32_t limit);
 static bool cold_begin(cnk_fetch_run *run);
 static void complete(cnk_fetch_run *run);
+static void end(cnk_fetch_run *run);
 static void give_answers(cnk_fetch_run *run);
 static void release(cnk_fetch_run *run);
 static void cold_return(cnk_fetch_run *run);
@@ -159,6 +163,7 @@ static void run_free(cnk_fetch_run *run) {
         cnk_free(g->slabs);
         cnk_free(g->pieces);
     }
+    cnk_fetch_convert_free(run);
     cnk_list_remove(&run->cold_node);
     cnk_list_remove(&run->node);
     cnk_free(run->groups);
@@ -182,6 +187,10 @@ static int assign(cnk_fetch_run *run) {
         part->group = NO_GROUP;
         const cnk_meta_partition *mp =
             cnk_partition_find(run->home->image, part->topic, &part->topic_id, part->partition, &topic, &part->error);
+        if (mp != NULL && op->no_zstd && topic->settings.codec == CNK_CODEC_ZSTD) {
+            part->error = CHRONIK_EUNSUPPORTEDCODEC;
+            mp = NULL;
+        }
         if (mp == NULL) {
             run->part_error = true;
             continue;
@@ -282,7 +291,7 @@ static void finish(cnk_fetch_run *run) {
     run->waiting = false;
     run->finishing = true;
     if (!run->canceled) {
-        run->cold_reserved = cut(run);
+        run->cold_reserved = room_wanted(run);
         if (run->cold_reserved > 0 && !cold_begin(run)) return;
         if (run->jobs > 0) return;
     }
@@ -309,6 +318,15 @@ static uint64_t cut(cnk_fetch_run *run) {
         cold += w->allotted;
     }
     return cold;
+}
+
+/* Cuts, and tells the memory that is needed besides what is hot: for cold reads, and a conversion of what was found. */
+static uint64_t room_wanted(cnk_fetch_run *run) {
+    uint64_t room = cut(run);
+    if (run->op->format == CNK_FETCH_AS_STORED) return room;
+    for (size_t i = 0; i < run->group_count; i++)
+        if (run->groups[i].bytes > 0) return room + CNK_FETCH_CONVERTED_BYTES;
+    return room;
 }
 
 static uint64_t cut_part(cnk_fetch_run *run, cnk_fetch_part *part, uint64_t left, bool must) {
@@ -422,6 +440,15 @@ static void complete(cnk_fetch_run *run) {
     cnk_list_remove(&run->cold_node);
     cnk_shard_deadline_clear(run->home, &run->deadline);
     give_answers(run);
+    if (run->op->format == CNK_FETCH_AS_STORED || !cnk_fetch_convert_begin(run)) end(run);
+}
+
+void cnk_fetch_converted(cnk_fetch_run *run) {
+    run->jobs--;
+    end(run);
+}
+
+static void end(cnk_fetch_run *run) {
     cnk_latency_add(&run->home->stats.fetch_latency, cnk_shard_now_ns(run->home) - run->begun_ns);
     run->done = true;
     if (!run->starting) run->op->done(run->op);
@@ -460,6 +487,7 @@ static void give_answers(cnk_fetch_run *run) {
 
 static void release(cnk_fetch_run *run) {
     cnk_shard *shard = run->home;
+    cnk_fetch_convert_free(run);
     cold_return(run);
     run->releasing = 1;
     for (size_t i = 0; i < run->group_count; i++) {
@@ -474,7 +502,7 @@ static void release(cnk_fetch_run *run) {
     while (!cnk_list_empty(&shard->cold_waiting)) { /* there may be room now */
         cnk_fetch_run *next = CNK_CONTAINER(shard->cold_waiting.next, cnk_fetch_run, cold_node);
         cnk_list_remove(&next->cold_node);
-        next->cold_reserved = cut(next);
+        next->cold_reserved = room_wanted(next);
         if (!cold_begin(next)) { /* at the end of the list again: it was the first */
             cnk_list_remove(&next->cold_node);
             cnk_list_push_front(&shard->cold_waiting, &next->cold_node);

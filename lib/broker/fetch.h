@@ -106,10 +106,15 @@ struct cnk_fetch_run {
     cnk_deadline deadline;
     uint64_t begun_ns;
     size_t collecting, jobs, releasing;
-    uint64_t cold_reserved;
+    uint64_t cold_reserved; /* with the room for a conversion */
+    struct cnk_fetch_conversion *conversion; /* NULL: none */
     bool starting, waiting, expired, canceled, finishing, retried, done, part_error;
 };
 
+/* fetch_convert.c */
+bool cnk_fetch_convert_begin(cnk_fetch_run *run); /* false: there is nothing to convert; else cnk_fetch_converted comes */
+void cnk_fetch_convert_free(cnk_fetch_run *run);  /* NULL-safe */
+void cnk_fetch_converted(cnk_fetch_run *run);     /* fetch.c */
 /* fetch_owner.c: messages to the owner */
 void cnk_fetch_collect(chronik_post *post);
 void cnk_fetch_release(chronik_post *post);

@@ -9,7 +9,8 @@
 
 /* Named limits (T8). */
 #define CNK_TIMESTAMP_JOBS_MAX 16 /* timestamp lookups that read at a time, for each shard; the rest waits in order */
-#define CNK_CONVERSIONS_MAX 4     /* batches being recompressed at a time, for each shard; the rest waits in order */
+#define CNK_CONVERSIONS_MAX 4     /* conversions at a time, for each shard; the rest waits in order */
+#define CNK_FETCH_CONVERTED_BYTES (UINT64_C(8) << 20) /* of message sets in one answer, but for its first batch */
 #define CNK_ADMIN_MAX 1000        /* administrative operations under way, for each shard */
 #define CNK_PRODUCE_TIMEOUT_MIN_MS 500 /* below it a timeout would only report the disk's ordinary pace */
 #define CNK_PRODUCE_DECOMPRESSED_MAX (UINT64_C(256) << 20) /* bound on opening one batch */
@@ -81,7 +82,7 @@ struct cnk_shard {
     cnk_list fetches_woken;           /* groups of this shard's own fetches */
     cnk_list watchers_due;            /* of this shard, with watches that have fired */
     cnk_list cold_waiting;            /* runs that wait for room for cold reads */
-    cnk_list conversions_waiting;     /* of the batches of partitions that this shard owns */
+    cnk_list conversions_waiting;     /* turns: of batches of partitions that this shard owns, of its fetches */
     size_t conversions;
     cnk_list cutting;         /* delete records parts whose cut is not durable yet, on the owner */
     cnk_list lookups_waiting; /* list offsets parts that wait for a job, on the owner */
@@ -190,6 +191,12 @@ void cnk_delete_records_durable(cnk_shard *shard); /* rows may have become durab
 void cnk_delete_records_fail(cnk_shard *shard, int code);
 
 /* convert.c */
+typedef struct cnk_turn { /* a conversion's job, that is submitted in its turn */
+    chronik_job job;
+    cnk_list node; /* in shard->conversions_waiting, until then */
+} cnk_turn;
+void cnk_turn_take(cnk_shard *shard, cnk_turn *turn);
+void cnk_turn_end(cnk_shard *shard); /* from the job's `done` */
 int cnk_convert_begin(cnk_shard *owner, cnk_produce_part *part); /* 0: cnk_produce_converted comes, later */
 bool cnk_convert_cancel(cnk_produce_part *part);                 /* true: it had not begun, and does not come */
 void cnk_convert_free(cnk_produce_part *part);                   /* after it has come; NULL-safe */

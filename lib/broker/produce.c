@@ -100,7 +100,9 @@ int cnk_broker_produce(cnk_shard *shard, cnk_produce *op) {
     return CNK_PENDING;
 }
 
-void cnk_broker_produce_cancel(cnk_produce *op) { give_up(op, CHRONIK_ECANCELED); }
+void cnk_broker_produce_cancel(cnk_produce *op) {
+    if (op->acks != 0) give_up(op, CHRONIK_ECANCELED);
+}
 
 void cnk_produce_stop(cnk_shard *shard) {
     cnk_partition *p;

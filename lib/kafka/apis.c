@@ -10,7 +10,7 @@
 
 const cnk_kafka_api cnk_kafka_apis[] = {
     API(PRODUCE, produce, 0, 13, true),
-    API(FETCH, fetch, 4, 18, false),
+    API(FETCH, fetch, 0, 18, false),
     API(LIST_OFFSETS, list_offsets, 0, 11, false),
     API(METADATA, metadata, 0, 13, false),
     API(OFFSET_COMMIT, offset_commit, 1, 10, false), /* 0 and OffsetFetch 0 were ZooKeeper's */

@@ -9,8 +9,10 @@ static bool tells_leader(const cnk_fetch_part *p, int version) { /* KIP-951 */
 }
 
 static void write_aborted(const cnk_kafka_fetch_answer *a, const cnk_fetch_part *p, bool flexible, cnk_writer *w) {
-    /* As Kafka: an empty list where the partition was not found, null where reading it failed or nobody asked. */
-    const bool missing = p->error == CHRONIK_EUNKNOWNTOPIC || p->error == CHRONIK_EUNKNOWNTOPICID;
+    /* As Kafka: an empty list where the partition was not found, or is not for this version; null where reading it failed or
+     * nobody asked. */
+    const bool missing = p->error == CHRONIK_EUNKNOWNTOPIC || p->error == CHRONIK_EUNKNOWNTOPICID ||
+                         p->error == CHRONIK_EUNSUPPORTEDCODEC;
     const bool null = p->error ? !missing && !a->refused : !a->read_committed;
     const int32_t count = null ? -1 : p->error ? 0 : (int32_t)p->aborted_count;
     cnk_kafka_write_length(w, count, flexible, false);
@@ -35,18 +37,25 @@ static void write_partition_tags(const cnk_fetch_part *p, int version, cnk_write
     cnk_write_uvarint(w, 0);
 }
 
-/* Versions 4 to 18. A failed part says −1 for every offset and has no records, as Kafka does. */
+/* Up to version 5 clients do not know the storage's error, and would not retry (KIP-112). */
+static int16_t part_error(const cnk_fetch_part *p, int version) {
+    const int16_t error = cnk_kafka_error(p->error);
+    return error == CNK_KAFKA_KAFKA_STORAGE_ERROR && version <= 5 ? CNK_KAFKA_NOT_LEADER_OR_FOLLOWER : error;
+}
+
+/* A failed part says −1 for every offset and has no records, as Kafka does. */
 static void write_partition(const cnk_kafka_fetch_answer *a, const cnk_fetch_part *p, int version, bool flexible,
                             cnk_writer *w) {
     const bool ok = p->error == 0;
     cnk_write_be32(w, (uint32_t)p->partition);
-    cnk_write_be16(w, (uint16_t)cnk_kafka_error(p->error));
+    cnk_write_be16(w, (uint16_t)part_error(p, version));
     cnk_write_be64(w, (uint64_t)(ok ? p->high_watermark : -1));
-    cnk_write_be64(w, (uint64_t)(ok ? p->last_stable_offset : -1));
+    if (version >= 4) cnk_write_be64(w, (uint64_t)(ok ? p->last_stable_offset : -1));
     if (version >= 5) cnk_write_be64(w, (uint64_t)(ok ? p->log_start_offset : -1));
-    write_aborted(a, p, flexible, w);
+    if (version >= 4) write_aborted(a, p, flexible, w);
     if (version >= 11) cnk_write_be32(w, UINT32_MAX); /* PreferredReadReplica: none */
-    cnk_kafka_write_length(w, ok ? (int32_t)p->bytes : 0, flexible, false);
+    const int32_t none = p->error == CHRONIK_EUNSUPPORTEDCODEC ? -1 : 0;
+    cnk_kafka_write_length(w, ok ? (int32_t)p->bytes : none, flexible, false);
 }
 
 static int write_partitions(const cnk_kafka_fetch_answer *a, const cnk_kafka_fetch_topic *t, int version, cnk_writer *w,
@@ -88,8 +97,7 @@ static void write_tags(const cnk_kafka_fetch_answer *a, int version, cnk_writer 
 int cnk_kafka_fetch_encode(const cnk_kafka_fetch_answer *a, int version, cnk_writer *w,
                            int (*slices)(void *arg, const cnk_fetch_part *part), void *arg) {
     const bool flexible = version >= cnk_fetch_response_message.flexible_min;
-    CNK_ASSERT(version >= 4);
-    cnk_write_be32(w, 0); /* ThrottleTimeMs */
+    if (version >= 1) cnk_write_be32(w, 0); /* ThrottleTimeMs */
     if (version >= 7) {
         cnk_write_be16(w, (uint16_t)a->error);
         cnk_write_be32(w, (uint32_t)a->session_id);

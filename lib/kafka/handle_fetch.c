@@ -208,6 +208,9 @@ int cnk_kafka_handle_fetch(cnk_kafka_request *r) {
     s->op.min_bytes = limit(in.min_bytes, s->op.bytes_max);
     s->op.first = s->session ? 0 : r->conn->fetch_rotation++ % s->op.part_count;
     s->op.watching = s->session != NULL;
+    s->op.exact_max = r->version < 3;
+    s->op.no_zstd = r->version < 10;
+    s->op.format = r->version < 2 ? CNK_FETCH_FORMAT_0 : r->version < 4 ? CNK_FETCH_FORMAT_1 : CNK_FETCH_AS_STORED;
     s->op.done = fetched;
     s->op.arg = r;
     r->cancel = cancel;

@@ -45,6 +45,8 @@ typedef struct fake_broker {
     bool wait;             /* operations wait for fake_complete */
     bool data_needed;      /* a waiting produce still needs its data */
     int start_error;       /* operations fail to begin */
+    cnk_fetch_format fetch_format; /* of the last fetch */
+    bool fetch_no_zstd;            /* likewise */
     int64_t bounds[2];     /* of every log, where they are asked for */
     int part_error;        /* parts fail */
     int64_t next_offset;
@@ -212,6 +214,8 @@ static const char fake_record[] = "0123456789abcdef0123456789abcdef0123456789abc
 
 static inline void fake_do_fetch(cnk_fetch *op, int error) {
     op->bytes = 0;
+    fake.fetch_format = op->format;
+    fake.fetch_no_zstd = op->no_zstd;
     for (size_t i = 0; i < op->part_count; i++) {
         cnk_fetch_part *p = &op->parts[i];
         p->error = error ? error : fake_part_error(p->topic, &p->topic_id, p->partition);

@@ -78,7 +78,8 @@ static int copy_slices(void *arg, const cnk_fetch_part *part) {
 
 static void random_part(cnk_rng *rng, cnk_arena *arena, cnk_fetch_part *p) {
     static const int errors[] = {
-        0, 0, 0, CHRONIK_EOFFSETRANGE, CHRONIK_ENOTLEADER, CHRONIK_EFENCEDEPOCH, CHRONIK_EUNKNOWNTOPIC};
+        0, 0, 0, CHRONIK_EOFFSETRANGE, CHRONIK_ENOTLEADER, CHRONIK_EFENCEDEPOCH, CHRONIK_EUNKNOWNTOPIC,
+        CHRONIK_EUNSUPPORTEDCODEC, CHRONIK_ESTORAGE};
     static uint8_t data[1000];
     memset(p, 0, sizeof *p);
     p->partition = (int32_t)cnk_rng_below(rng, 100);
@@ -111,10 +112,12 @@ static void expected_part(cnk_arena *arena, const cnk_kafka_fetch_answer *a, con
     cnk_kafka_defaults(cnk_fetch_response_message.root->fields[3].sub->fields[2].sub, out);
     out->partition_index = p->partition;
     out->error_code = cnk_kafka_error(p->error);
+    if (p->error == CHRONIK_ESTORAGE && version <= 5) out->error_code = CNK_KAFKA_NOT_LEADER_OR_FOLLOWER; /* KIP-112 */
     out->high_watermark = p->error ? -1 : p->high_watermark;
     out->last_stable_offset = p->error ? -1 : p->last_stable_offset;
     out->log_start_offset = p->error ? -1 : p->log_start_offset;
-    const bool missing = p->error == CHRONIK_EUNKNOWNTOPIC || p->error == CHRONIK_EUNKNOWNTOPICID;
+    const bool missing = p->error == CHRONIK_EUNKNOWNTOPIC || p->error == CHRONIK_EUNKNOWNTOPICID ||
+                         p->error == CHRONIK_EUNSUPPORTEDCODEC;
     out->aborted_transactions.count = p->error            ? (missing ? 0 : -1)
                                       : a->read_committed ? (int32_t)p->aborted_count
                                                           : -1;
@@ -127,7 +130,7 @@ static void expected_part(cnk_arena *arena, const cnk_kafka_fetch_answer *a, con
         out->current_leader.leader_id = p->leader_id;
         out->current_leader.leader_epoch = p->leader_epoch_now;
     }
-    out->records.len = 0;
+    out->records.len = p->error == CHRONIK_EUNSUPPORTEDCODEC ? -1 : 0;
     if (p->error) return;
     uint8_t *data = cnk_arena_alloc(arena, p->bytes + 1);
     cnk_writer_fixed(&w, data, p->bytes + 1);
@@ -165,7 +168,7 @@ START_TEST(fetch_responses) {
     cnk_rng_seed(&rng, seed);
     cnk_arena_init(&arena, 4096, 0);
     for (int n = 0; n < 6000; n++) {
-        const int version = 4 + n % 15;
+        const int version = n % 19;
         cnk_fetch_part parts[16];
         cnk_kafka_fetch_topic topics[4];
         cnk_kafka_fetch_answer a = {.error = version >= 7 ? (int16_t)cnk_rng_below(&rng, 80) : (int16_t)0,
@@ -226,7 +229,7 @@ START_TEST(errors) {
 END_TEST
 
 START_TEST(apis) {
-    static const int16_t offered[][3] = {{0, 0, 13}, {1, 4, 18}, {2, 0, 11}, {3, 0, 13}, {8, 1, 10}, {9, 1, 10},
+    static const int16_t offered[][3] = {{0, 0, 13}, {1, 0, 18}, {2, 0, 11}, {3, 0, 13}, {8, 1, 10}, {9, 1, 10},
                                          {10, 0, 6}, {18, 0, 4}, {19, 0, 7}, {20, 0, 6}, {22, 0, 5}, {32, 0, 4},
                                          {60, 0, 2}, {23, 0, 4}, {33, 0, 2}, {35, 0, 5}, {37, 0, 3}, {43, 0, 2},
                                          {44, 0, 1}, {46, 0, 0}, {55, 0, 2}, {57, 0, 2}, {61, 0, 0}, {74, 0, 1},

@@ -173,15 +173,12 @@ static cnk_produce_response_partition_produce_response produce(int version, cnk_
 START_TEST(produce_answers) {
     produce_one p;
     cnk_produce_response_partition_produce_response out;
-    for (int version = 3; version <= 13; version++) {
+    for (int version = 0; version <= 13; version++) {
         out = produce(version, produce_of(&p, version, 2, -1, "data", 4));
         ck_assert_int_eq(out.error_code, 0);
         ck_assert_int_eq(out.index, 2);
-        ck_assert_int_eq(out.base_offset, version - 3);
+        ck_assert_int_eq(out.base_offset, version);
     }
-    for (int version = 0; version < 3; version++)
-        ck_assert_int_eq(produce(version, produce_of(&p, version, 0, 1, "data", 4)).error_code,
-                         CNK_KAFKA_UNSUPPORTED_FOR_MESSAGE_FORMAT);
     ck_assert_int_eq(produce(9, produce_of(&p, 9, 3, -1, "data", 4)).error_code, CNK_KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
     memset(p.topic.topic_id.bytes, 0x77, 16);
     produce_of(&p, 13, 0, -1, "data", 4);
@@ -191,6 +188,9 @@ START_TEST(produce_answers) {
     out = produce(9, produce_of(&p, 9, 0, -1, "data", 4));
     ck_assert_int_eq(out.error_code, CNK_KAFKA_UNKNOWN_SERVER_ERROR);
     ck_assert_int_eq(out.base_offset, -1);
+    fake.part_error = CHRONIK_ESTORAGE; /* KIP-112 */
+    ck_assert_int_eq(produce(3, produce_of(&p, 3, 0, -1, "data", 4)).error_code, CNK_KAFKA_NOT_LEADER_OR_FOLLOWER);
+    ck_assert_int_eq(produce(4, produce_of(&p, 4, 0, -1, "data", 4)).error_code, CNK_KAFKA_KAFKA_STORAGE_ERROR);
     fake.part_error = CHRONIK_EUNSUPPORTEDFORMAT;
     ck_assert_int_eq(produce(9, produce_of(&p, 9, 0, -1, "data", 4)).error_code, CNK_KAFKA_INVALID_RECORD);
     fake.part_error = 0;
@@ -258,8 +258,8 @@ static cnk_fetch_request *fetch_of(fetch_one *f, int version, int32_t partition)
 START_TEST(fetch_answers) {
     fetch_one f;
     cnk_fetch_response out;
-    for (int version = 4; version <= 18; version++) {
-        fake.record_count = (size_t)version;
+    for (int version = 0; version <= 18; version++) {
+        fake.record_count = (size_t)version + 1;
         CALL(FETCH, version, fetch_of(&f, version, 1), &out);
         ck_assert_int_eq(out.error_code, 0);
         ck_assert_int_eq(out.session_id, 0);
@@ -268,9 +268,13 @@ START_TEST(fetch_answers) {
         ck_assert_int_eq(p->error_code, 0);
         ck_assert_int_eq(p->partition_index, 1);
         ck_assert_int_eq(p->high_watermark, 100);
-        ck_assert_int_eq(p->records.len, 61 * version);
+        ck_assert_int_eq(p->records.len, 61 * (version + 1));
+        ck_assert_int_eq(fake.fetch_format, version < 2   ? CNK_FETCH_FORMAT_0
+                                            : version < 4 ? CNK_FETCH_FORMAT_1
+                                                          : CNK_FETCH_AS_STORED);
+        ck_assert_int_eq(fake.fetch_no_zstd, version < 10);
         ck_assert_int_eq(memcmp(p->records.data + p->records.len - 61, fake_record, 61), 0);
-        ck_assert_int_eq(p->aborted_transactions.count, -1);
+        if (version >= 4) ck_assert_int_eq(p->aborted_transactions.count, -1);
         CALL(FETCH, version, fetch_of(&f, version, 9), &out);
         ck_assert_int_eq(out.responses.items[0].partitions.items[0].error_code, CNK_KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
     }
