@@ -64,9 +64,14 @@ class Wire {
         Message m = (Message) type.getDeclaredConstructor().newInstance();
         m.read(new ByteBufferAccessor(answer), version);
         if (answer.hasRemaining()) throw new IOException(answer.remaining() + " bytes are left");
-        return (JsonNode) Class.forName(name + "JsonConverter").getMethod("write", type, short.class, boolean.class)
+        JsonNode shown = (JsonNode) Class.forName(name + "JsonConverter").getMethod("write", type, short.class, boolean.class)
             .invoke(null, m, version, false);
+        more.accept(m, shown);
+        return shown;
     }
+
+    /** What a program shows besides. */
+    static java.util.function.BiConsumer<Message, JsonNode> more = (m, shown) -> { };
 
     static Object call(ApiKeys api, int version, Message request) throws Exception {
         ByteBuffer b = exchange(api, (short) version, body(request, (short) version));
