@@ -46,6 +46,7 @@ int cnk_convert_begin(cnk_shard *owner, cnk_produce_part *part) {
     c->part = part;
     c->from = part->batch;
     c->rules = cnk_produce_rules(owner, &topic->settings, part->op->version);
+    c->rules.decompressed_bytes_max = CNK_OLD_DECOMPRESSED_MAX;
     c->fault.record = -1;
     c->running = true;
     part->conversion = c;

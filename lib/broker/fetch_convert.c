@@ -132,7 +132,7 @@ static int convert_part(cnk_fetch_conversion *c, const cnk_fetch_part *part) {
         cnk_batch batch;
         int rc = next_batch(&at, &c->scratch, &batch);
         if (rc == 0)
-            rc = cnk_message_set_from_batch(&batch, format, part->offset, CNK_PRODUCE_DECOMPRESSED_MAX, &c->out);
+            rc = cnk_message_set_from_batch(&batch, format, part->offset, CNK_OLD_DECOMPRESSED_MAX, &c->out);
         if (rc == CHRONIK_EBOMB) rc = CHRONIK_ECORRUPTMESSAGE;
         if (rc != 0) return c->out.len > start ? 0 : rc;
         if (before > 0 && c->out.len > CNK_FETCH_CONVERTED_BYTES) {

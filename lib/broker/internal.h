@@ -14,6 +14,7 @@
 #define CNK_ADMIN_MAX 1000        /* administrative operations under way, for each shard */
 #define CNK_PRODUCE_TIMEOUT_MIN_MS 500 /* below it a timeout would only report the disk's ordinary pace */
 #define CNK_PRODUCE_DECOMPRESSED_MAX (UINT64_C(256) << 20) /* bound on opening one batch */
+#define CNK_OLD_DECOMPRESSED_MAX (CNK_PRODUCE_DECOMPRESSED_MAX / 2) /* where it is held in two forms: message sets */
 #define CNK_RETRY_MS 100                                   /* between attempts at what must not be given up */
 #define CNK_NOTICE_TEXT 256
 #define CNK_AHEAD_KEEP_MS 2000 /* what was read ahead waits so long for its reader */

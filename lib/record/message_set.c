@@ -351,11 +351,13 @@ static int write_wrapper(cnk_writer *w, const cnk_writer *inner, const wrapping 
     return 0;
 }
 
-static int write_compressed(cnk_writer *out, cnk_records *records, unsigned format, unsigned attributes) {
+static int write_compressed(cnk_writer *out, cnk_records *records, unsigned format, unsigned attributes,
+                            uint64_t bytes_max) {
     cnk_writer inner;
-    wrapping wrapped;
-    cnk_writer_growing(&inner, INT32_MAX);
+    wrapping wrapped = {0};
+    cnk_writer_growing(&inner, bytes_max < INT32_MAX ? (size_t)bytes_max : INT32_MAX);
     int rc = write_inner(&inner, records, format, attributes, &wrapped);
+    if (rc == CHRONIK_ETOOLARGE) rc = CHRONIK_EBOMB;
     if (rc == 0 && wrapped.count > 0)
         rc = write_wrapper(out, &inner, &wrapped, format, attributes, cnk_batch_codec(records->batch));
     cnk_writer_free(&inner);
@@ -385,7 +387,8 @@ int cnk_message_set_from_batch(const cnk_batch *batch, unsigned format, int64_t 
     int rc = cnk_records_open(batch, decompressed_bytes_max, &records);
     if (rc) return rc;
     rc = cnk_batch_codec(batch) == CNK_CODEC_NONE ? write_plain(out, &records, format, attributes, from_offset)
-                                                  : write_compressed(out, &records, format, attributes);
+                                                  : write_compressed(out, &records, format, attributes,
+                                                                     decompressed_bytes_max);
     cnk_records_close(&records);
     if (rc == 0) return 0;
     out->len = start;

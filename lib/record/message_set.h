@@ -64,8 +64,9 @@ int cnk_message_set_to_batch(const void *data, size_t len, const cnk_batch_rules
                              cnk_writer *out, cnk_batch_fault *ret_fault);
 
 /* The other way: appends the batch as a set of the format (0 or 1), in the batch's own codec; of a batch that is not
- * compressed only what is at or after an offset. Headers are lost. Control batches become nothing. 0; EUNSUPPORTEDCODEC
- * (zstd), ECORRUPTMESSAGE, EBOMB, ENOMEM, ETOOLARGE, with `out` as it was. */
+ * compressed only what is at or after an offset. Headers are lost. Control batches become nothing. `decompressed_bytes_max`
+ * bounds both what a batch is opened to and what goes into the wrapper. 0; EUNSUPPORTEDCODEC (zstd), ECORRUPTMESSAGE,
+ * EBOMB, ENOMEM, ETOOLARGE (`out` has a limit), with `out` as it was. */
 int cnk_message_set_from_batch(const cnk_batch *batch, unsigned format, int64_t from_offset,
                                uint64_t decompressed_bytes_max, cnk_writer *out);
 

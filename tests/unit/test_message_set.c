@@ -251,6 +251,23 @@ START_TEST(bombs_are_refused) {
 }
 END_TEST
 
+/* Records of a few bytes take many in their old form. */
+START_TEST(swelling_is_bounded) {
+    cnk_writer set, stored, out;
+    set_of(0, 0, 1000, 0, &set);
+    cnk_writer_growing(&stored, 0);
+    cnk_writer_growing(&out, 0);
+    ck_assert_int_eq(convert(&set, &usual, CNK_CODEC_GZIP, &stored), 0);
+    const cnk_batch batch = batch_of(stored.data, stored.len);
+    ck_assert_int_eq(cnk_message_set_from_batch(&batch, 0, 0, set.len - 1, &out), CHRONIK_EBOMB);
+    ck_assert_uint_eq(out.len, 0);
+    ck_assert_int_eq(cnk_message_set_from_batch(&batch, 0, 0, set.len, &out), 0);
+    cnk_writer_free(&set);
+    cnk_writer_free(&stored);
+    cnk_writer_free(&out);
+}
+END_TEST
+
 START_TEST(zstd_has_no_old_form) {
     cnk_writer set, stored, out;
     set_of(0, 1, 3, 10, &set);
@@ -322,6 +339,7 @@ int main(void) {
     tcase_add_test(t, sets_are_judged_and_converted_as_kafka_does);
     tcase_add_loop_test(t, any_codec_becomes_any_other, 0, 2);
     tcase_add_test(t, bombs_are_refused);
+    tcase_add_test(t, swelling_is_bounded);
     tcase_add_test(t, zstd_has_no_old_form);
     tcase_add_test(t, first_formats);
 #ifdef CNK_TEST_HOOKS
