@@ -194,7 +194,10 @@ public class MessageSets {
             up("wrapper-offsets-9-of-8-9" + n, wrap(m, 9, at(8, one), at(9, one)), usual);
             up("wrapper-offsets-0-of-8-9" + n, wrap(m, 0, at(8, one), at(9, one)), usual);
             up("wrapper-offsets-1-of-8-9" + n, wrap(m, 1, at(8, one), at(9, one)), usual);
-            up("wrapper-stamped" + n, sealed(change(wrap(m, 1, one, at(1, one)), b -> b.put(17, (byte) 9))), usual);
+            up("wrapper-stamped" + n, sealed(change(wrap(m, 1, one, at(1, one)), b -> {
+                b.put(17, (byte) 9);
+                if (m(b) == 1) b.putLong(18, NOW - 500);
+            })), usual);
             up("wrapper-stamped-too-old" + n, sealed(change(wrap(m, 1, one, at(1, one)), b -> b.put(17, (byte) 9))), usual.within(Long.MAX_VALUE, -1));
             up("wrapper-stamped-append" + n, sealed(change(wrap(m, 1, one, at(1, one)), b -> b.put(17, (byte) 9))), usual.append());
             up("trailing" + n, sealed(change(message(m, 0, null, "value".getBytes()), b -> b.putInt(m(b) == 0 ? 22 : 30, 2))), usual);
