@@ -1,7 +1,7 @@
 /* fsck's reading: as recovery (recover.c), but it goes on where recovery stops.
  *
- *  - A file whose header is damaged is read nevertheless, where a checkpoint or the next file names it, or where its first
- *    block goes on from the file before and is proved to have been synced.
+ *  - A file whose header is damaged is read nevertheless, where a checkpoint or the next file names it, or where it holds
+ *    newer blocks than all others that are proved to have been synced.
  *  - In proven data a bad block is skipped: on to the next block of this use of the file, at its own position, with a
  *    higher LSN. Where the file has its footer, the rows of bad blocks come from there, and only payloads can be lost.
  *  - An entry that is missing, or whose payload is damaged, is replaced by one of the same index and term that takes no
@@ -671,7 +671,7 @@ static void chain_check(cnk_fsck *k) {
     }
 }
 
-/* A file without a good header: whether it holds synced data that goes on from `lsn`. */
+/* A file without a good header: whether it holds synced data from behind `lsn`. */
 static int header_guess(cnk_fsck *k, cnk_fsck_file *f, uint64_t lsn) {
     const uint8_t *p;
     cnk_wal_block_header h;
@@ -682,16 +682,15 @@ static int header_guess(cnk_fsck *k, cnk_fsck_file *f, uint64_t lsn) {
         int code = cnk_fsck_window(k, f, CNK_WAL_ALIGN, CNK_WAL_BLOCK_HEADER, &p);
         if (code || !p) return code;
         uid = cnk_load_le64(p + 8);
-        if (cnk_wal_block_header_get(p, uid, &h) || (uint64_t)h.block_number * CNK_WAL_ALIGN != pos || h.lsn != lsn + 1)
-            return 0;
+        if (cnk_wal_block_header_get(p, uid, &h) || (uint64_t)h.block_number * CNK_WAL_ALIGN != pos) return 0;
         uint64_t proof = 0;
         code = proof_of(k, f, uid, &proof);
         if (code) return code;
-        if (proof < h.lsn) {
+        if (proof < h.lsn || proof <= lsn || proof < k->checkpoint_lsn) {
             f->proof = 0;
             return 0;
         }
-        finding(k, f, "its header is damaged, and its blocks go on from block %llu", (ull)lsn);
+        finding(k, f, "its header is damaged, and its blocks, from %llu on, were synced", (ull)h.lsn);
     }
     for (; got == 0 && pos + CNK_WAL_ALIGN <= f->bytes; pos += CNK_WAL_ALIGN) {
         got = block_at(k, f, uid, pos, &h, &p);

@@ -629,16 +629,19 @@ static int chain_check(recovery *rc) {
     return 0;
 }
 
-/* A file without a header is unused, unless its first block goes on from here and is proved to have been synced. */
+/* A file without a header is unused, unless blocks in it are proved to have been synced that are newer than all that is
+ * known. Nothing else need lead to it, since the file before it may have been freed; but then its newest blocks are not older
+ * than the checkpoint that freed that one, as those are that a spare holds of its last use. */
 static int spare_check(recovery *rc, const found_file *x) {
     int code;
     cnk_wal_block_header h;
     const uint8_t *p = window(rc, x->file, CNK_WAL_ALIGN, CNK_WAL_BLOCK_HEADER, &code);
     if (!p) return code;
-    uint64_t uid = cnk_load_le64(p + 8);
-    if (cnk_wal_block_header_get(p, uid, &h) || h.block_number != 1 || h.lsn <= rc->lsn || h.prev_crc != rc->crc) return 0;
+    uint64_t uid = cnk_load_le64(p + 8), lsn = rc->lsn + 1 > rc->checkpoint_lsn ? rc->lsn + 1 : rc->checkpoint_lsn;
+    if (cnk_wal_block_header_get(p, uid, &h) || h.block_number != 1) return 0;
+    if (h.lsn > lsn) lsn = h.lsn;
     bool synced;
-    code = proven(rc, x->file, uid, 2 * CNK_WAL_ALIGN, h.lsn, &synced);
+    code = proven(rc, x->file, uid, 2 * CNK_WAL_ALIGN, lsn, &synced);
     if (code || !synced) return code;
     return cnk_error(rc->err, CHRONIK_ECORRUPT, 0,
                      "%s: the file's header was synced and is damaged, and all streams are suspect; nothing was changed; "

@@ -829,6 +829,54 @@ static uint64_t bytes_on_disk(world *w) {
     return s.bytes_on_disk;
 }
 
+static bool all_sealed(world *w) {
+    bool none = true;
+    pthread_mutex_lock(&w->wal->mutex);
+    for (size_t f = 0; f < w->wal->files_count; f++) none &= w->wal->files[f]->state != FILE_OPEN;
+    pthread_mutex_unlock(&w->wal->mutex);
+    return none;
+}
+
+/* The last file's header is damaged, and the file before it has been freed, so that nothing leads to it: its blocks are
+ * newer than the checkpoint that freed that one, and are missed. */
+START_TEST(test_nothing_leads_to_the_last_file) {
+    world w;
+    world_new(&w);
+    for (uint64_t id = 1; id <= 2; id++) stream_new(&w, id);
+    w.options.seal_after_ms = 50;
+    world_reopen(&w);
+    append_patiently(&w, 1); /* stays in its file */
+    wait_durable(&w, 1, 1);
+    spin(&w, all_sealed);
+    append_patiently(&w, 2); /* in the file that goes */
+    wait_durable(&w, 2, 1);
+    spin(&w, all_sealed);
+    cnk_wal_stream_release(w.streams[2], 1);
+    (void)checkpoint(&w); /* its row opens the next one */
+    uint64_t last = 1;
+    cnk_wal_place p;
+    do {
+        append_patiently(&w, 1);
+        wait_durable(&w, 1, ++last);
+        ck_assert_int_eq(cnk_wal_find_index(w.streams[1], last, &p), 0);
+    } while (p.file_seq == 0);
+    world_close(&w);
+    damage(&w, p.file_seq, 292, 1);
+    chronik_error err = CHRONIK_ERROR_INIT;
+    ck_assert_int_eq(chronik_io_posix_new(NULL, &err, &w.io), 0);
+    cnk_wal *wal;
+    ck_assert_int_eq(cnk_wal_open(w.io, &w.options, NULL, NULL, &err, &wal), CHRONIK_ECORRUPT);
+    ck_assert_ptr_nonnull(strstr(err.text, "header"));
+    ck_assert_int_eq(cnk_wal_fsck(w.io, w.wal_dir, 0, NULL, NULL, &err), CHRONIK_ECORRUPT);
+    ck_assert_int_eq(cnk_wal_fsck(w.io, w.wal_dir, CHRONIK_WAL_FSCK_CUT, NULL, NULL, &err), 0);
+    chronik_io_posix_free(w.io);
+    world_open(&w);
+    ck_assert_uint_eq(cnk_wal_stream_state(w.streams[1])->last_index, last);
+    check_stream(&w, 1);
+    world_remove(&w);
+}
+END_TEST
+
 /* After a start nothing is in the cache: what is uncommitted is read by a job, while streams are cut and dropped. */
 START_TEST(test_uncommitted_entries_are_read_to_be_moved) {
     world w;
@@ -1026,6 +1074,7 @@ int main(void) {
     tcase_add_test(t, test_large_entries);
     tcase_add_test(t, test_damage_is_reported);
     tcase_add_test(t, test_trailer_proves_a_file);
+    tcase_add_test(t, test_nothing_leads_to_the_last_file);
     tcase_add_test(t, test_damaged_payload_takes_one_stream_offline);
     tcase_add_test(t, test_torn_end_is_cut);
     tcase_add_test(t, test_uncommitted_entries_move);
