@@ -1,7 +1,9 @@
 /* The one table of what is offered (K3): APIs, versions, handlers; and features. ApiVersions is made from it.
  *
- * Versions run from the oldest of Kafka 3.9, the last release that had them, to the newest stable one of 4.3. Produce
- * goes back to 0, for ever: librdkafka turns compression off where it is not offered (KAFKA-18659). */
+ * Versions run from Kafka 4.3's oldest to its newest stable one. Produce goes back to 0, for ever: librdkafka turns
+ * compression off where it is not offered (KAFKA-18659); what old versions carry is refused by its handler. */
+#include <string.h>
+
 #include "kafka/internal.h"
 
 #define API(NAME, name, min, max, in_place)                                                                            \
@@ -45,11 +47,19 @@ const cnk_kafka_api cnk_kafka_apis[] = {
     API(DESCRIBE_TOPIC_PARTITIONS, describe_topic_partitions, 0, 0, false),
 };
 const size_t cnk_kafka_api_count = sizeof cnk_kafka_apis / sizeof *cnk_kafka_apis;
+_Static_assert(sizeof cnk_kafka_apis / sizeof *cnk_kafka_apis <= CNK_KAFKA_APIS_MAX, "each has a row in the counts");
 
 const cnk_kafka_api *cnk_kafka_api_find(int16_t key) {
     for (size_t i = 0; i < cnk_kafka_api_count; i++)
         if (cnk_kafka_apis[i].key == key) return &cnk_kafka_apis[i];
     return NULL;
+}
+
+const char *cnk_kafka_api_name(size_t row, size_t *ret_len) {
+    if (row >= cnk_kafka_api_count) return NULL;
+    const char *name = cnk_kafka_apis[row].request->root->name;
+    *ret_len = strlen(name) - strlen("Request");
+    return name;
 }
 
 const cnk_kafka_feature cnk_kafka_features[] = {

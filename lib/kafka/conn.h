@@ -26,10 +26,21 @@
 
 #include <chronik/io.h>
 
+#include "base/metric.h"
 #include "broker/broker.h"
 
 typedef struct cnk_kafka cnk_kafka;           /* the protocol's part of one shard */
 typedef struct cnk_kafka_conn cnk_kafka_conn; /* one connection */
+
+/* Requests by API and version, counted when their header has been read; what is not offered is not counted. Written by
+ * the shard's thread, read by any; it outlives the shard's part. Indices: an API's row, a version. */
+enum { CNK_KAFKA_APIS_MAX = 64, CNK_KAFKA_VERSIONS_MAX = 24 };
+typedef struct cnk_kafka_counts {
+    cnk_counter requests[CNK_KAFKA_APIS_MAX][CNK_KAFKA_VERSIONS_MAX];
+} cnk_kafka_counts;
+
+/* The API of a row as Kafka names it ("Produce"), *ret_len bytes without a NUL; NULL past the last row. Any thread. */
+const char *cnk_kafka_api_name(size_t row, size_t *ret_len);
 
 typedef struct cnk_kafka_options {
     uint32_t frame_bytes_max;     /* socket.request.max.bytes; a larger frame closes the connection */
@@ -44,6 +55,7 @@ typedef struct cnk_kafka_options {
     const char *rack;             /* NULL: none */
     uint32_t session_slots;       /* fetch sessions of the shard */
     uint64_t session_seed;        /* of their ids */
+    cnk_kafka_counts *counts;     /* borrowed; NULL: nothing is counted */
 } cnk_kafka_options;
 
 #define CNK_KAFKA_OPTIONS_INIT                                                                                        \

@@ -113,6 +113,12 @@ static void context_fill(cnk_kafka_request *r) {
     r->context.local = &c->local;
 }
 
+static void count(const cnk_kafka_request *r) {
+    cnk_kafka_counts *counts = r->conn->kafka->options.counts;
+    CNK_ASSERT(r->version < CNK_KAFKA_VERSIONS_MAX);
+    if (counts) cnk_counter_add(&counts->requests[r->api - cnk_kafka_apis][r->version], 1);
+}
+
 static bool request_open(cnk_kafka_request *r, const uint8_t *frame, size_t len) {
     r->body = cnk_reader_of(frame, len);
     (void)cnk_read_be16(&r->body);
@@ -122,6 +128,7 @@ static bool request_open(cnk_kafka_request *r, const uint8_t *frame, size_t len)
     if (!known && r->api->key != CNK_KAFKA_API_API_VERSIONS) return false;
     context_fill(r);
     if (!header_rest(r, known)) return false;
+    if (known) count(r);
     return r->api->in_place || frame_keep(r, frame, len);
 }
 

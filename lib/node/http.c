@@ -56,6 +56,25 @@ static void latency(cnk_writer *w, const char *name, const char *help, const cnk
     put(w, text);
 }
 
+/* Only what has been asked for: the list stays short, and an old client stands out. */
+static void requests(cnk_writer *w, const chronik_node *node) {
+    char text[256];
+    size_t len = 0;
+    put(w, "# HELP chronik_requests_total Requests of Kafka clients, by API and version.\n"
+           "# TYPE chronik_requests_total counter\n");
+    for (size_t row = 0; row < CNK_KAFKA_APIS_MAX; row++) {
+        const char *name = cnk_kafka_api_name(row, &len);
+        for (int v = 0; name && v < CNK_KAFKA_VERSIONS_MAX; v++) {
+            uint64_t n = 0;
+            for (size_t i = 0; i < node->shard_count; i++) n += cnk_counter_get(&node->shards[i].counts.requests[row][v]);
+            if (n == 0) continue;
+            snprintf(text, sizeof text, "chronik_requests_total{api=\"%.*s\",version=\"%d\"} %" PRIu64 "\n", (int)len, name,
+                     v, n);
+            put(w, text);
+        }
+    }
+}
+
 static void put_metrics(const chronik_node *node, cnk_writer *w) {
     cnk_shard_stats all = {0};
     uint64_t received = 0, sent = 0, accepted = 0;
@@ -102,6 +121,7 @@ static void put_metrics(const chronik_node *node, cnk_writer *w) {
     metric(w, "chronik_accepted_connections_total", "counter", "Connections accepted.", accepted);
     metric(w, "chronik_received_bytes_total", "counter", "Bytes received from Kafka clients.", received);
     metric(w, "chronik_sent_bytes_total", "counter", "Bytes sent to Kafka clients.", sent);
+    requests(w, node);
     metric(w, "chronik_partitions", "gauge", "Partitions.", all.partitions);
     metric(w, "chronik_producers", "gauge", "Idempotent producers remembered.", all.producers);
     metric(w, "chronik_waiting_fetches", "gauge", "Fetches that wait for data.", all.waiting_fetches);

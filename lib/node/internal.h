@@ -84,6 +84,7 @@ typedef struct node_shard {
     chronik_timer *sweep, *tick;
     bool sweep_set, draining, closed;
     cnk_counter conn_count, accepted, received_bytes, sent_bytes;
+    cnk_kafka_counts counts;
 } node_shard;
 
 /* The message that makes a node stop, and what it says; under the node's mutex. */

@@ -448,6 +448,7 @@ static int open_shards(chronik_node *node, chronik_error *err) {
         node->io->entropy(node->io->entropy_self, &o.session_seed, sizeof o.session_seed);
         node_shard *s = &node->shards[i];
         s->broker = cnk_broker_shard(node->broker, i);
+        o.counts = &s->counts;
         int rc = cnk_kafka_new(s->broker, &o, &s->kafka);
         if (!rc) rc = cnk_node_shard_conns_init(s);
         if (rc) return cnk_error(err, rc, 0, "out of memory");

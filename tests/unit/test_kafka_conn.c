@@ -103,6 +103,48 @@ START_TEST(frames_that_close) {
 }
 END_TEST
 
+static size_t row_of(const char *api) {
+    size_t len = 0;
+    const char *name;
+    for (size_t row = 0; (name = cnk_kafka_api_name(row, &len)) != NULL; row++)
+        if (strlen(api) == len && memcmp(api, name, len) == 0) return row;
+    ck_abort_msg("%s is not offered", api);
+}
+
+/* Each request under its API and version; neither those that are not offered nor those whose header is malformed. */
+START_TEST(requests_are_counted) {
+    static cnk_kafka_counts counts;
+    memset(&counts, 0, sizeof counts);
+    cnk_kafka_options options = CNK_KAFKA_OPTIONS_INIT;
+    options.counts = &counts;
+    const uint8_t bad_client[] = {0, 0, 0, 10, 0, 3, 0, 1, 0, 0, 0, 1, 0, 5};
+    const uint8_t bad_version[] = {0, 0, 0, 10, 0, 3, 0, 99, 0, 0, 0, 1, 0xff, 0xff};
+    client c;
+    cnk_metadata_request m;
+    cnk_kafka_defaults(cnk_metadata_request_message.root, &m);
+    kafka_open(&options);
+    client_open(&c, kafka);
+    client_send(&c, CNK_KAFKA_API_METADATA, 9, 1, &m);
+    client_send(&c, CNK_KAFKA_API_METADATA, 9, 2, &m);
+    client_send(&c, CNK_KAFKA_API_METADATA, 13, 3, &m);
+    client_send(&c, CNK_KAFKA_API_API_VERSIONS, 99, 4, NULL);
+    client_drain(&c, SIZE_MAX);
+    (void)client_feed(&c, bad_version, sizeof bad_version, 0);
+    client_close(&c);
+    client_open(&c, kafka);
+    (void)client_feed(&c, bad_client, sizeof bad_client, 0);
+    client_close(&c);
+    const size_t metadata = row_of("Metadata");
+    ck_assert_uint_eq(cnk_counter_get(&counts.requests[metadata][9]), 2);
+    ck_assert_uint_eq(cnk_counter_get(&counts.requests[metadata][13]), 1);
+    uint64_t all = 0;
+    for (size_t row = 0; row < CNK_KAFKA_APIS_MAX; row++)
+        for (size_t v = 0; v < CNK_KAFKA_VERSIONS_MAX; v++) all += cnk_counter_get(&counts.requests[row][v]);
+    ck_assert_uint_eq(all, 3);
+    kafka_close();
+}
+END_TEST
+
 /* An unknown version of ApiVersions: body version 0, header version 0, error 35, its own range. */
 START_TEST(api_versions_of_an_unknown_version) {
     const uint8_t request[] = {0, 0, 0, 12, 0, 18, 0, 99, 0, 0, 0, 7, 'g', 'a', 'r', 'b'};
@@ -666,6 +708,7 @@ int main(void) {
     tcase_set_timeout(t, 300);
     tcase_add_test(t, every_cut_of_a_frame);
     tcase_add_test(t, frames_that_close);
+    tcase_add_test(t, requests_are_counted);
     tcase_add_test(t, api_versions_of_an_unknown_version);
     tcase_add_test(t, produce_overlaps_and_answers_keep_the_order);
     tcase_add_test(t, fetch_waits_alone_and_close_cancels_it);

@@ -536,6 +536,8 @@ START_TEST(health_of_a_full_and_of_a_broken_disk) {
     chronik_topic_create(h.node, "t", NULL, h.queue, NULL);
     ck_assert_int_eq(await_code(&h), 0);
     ck_assert_int_eq(produce(&h, 1), 0);
+    ck_assert(ask(&h, chronik_node_address(h.node, "kafka"), api_versions, sizeof api_versions));
+    expect_http(&h, "/metrics", "200", "\nchronik_requests_total{api=\"ApiVersions\",version=\"0\"} 1\n");
     expect_http(&h, "/health", "200", "\"ok\"");
     expect_http(&h, "/ready", "200", "\"ready\"");
     faulty.full = true;
