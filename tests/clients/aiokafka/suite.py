@@ -1,9 +1,9 @@
-"""aiokafka against a broker; what is checked stands in shared/driver.py."""
+"""aiokafka against a broker; what is checked stands in common/driver.py."""
 import asyncio
 import os
 import sys
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../shared"))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../common"))
 import driver  # noqa: E402
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # noqa: E402

@@ -1,8 +1,8 @@
-"""kafka-python against a broker; what is checked stands in shared/driver.py. Also started by kafka-python-2."""
+"""kafka-python against a broker; what is checked stands in common/driver.py. Also started by kafka-python-2."""
 import os
 import sys
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../shared"))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../common"))
 import driver  # noqa: E402
 
 import kafka  # noqa: E402
