@@ -1,6 +1,7 @@
-// The Java client of Apache Kafka against a broker; the same checks as tests/clients/librdkafka.
+// The Java client of Apache Kafka against a broker; the same checks as tests/clients/librdkafka. What the client's version
+// decides is in Since.java; -Dbrief=true leaves the modes out.
 //
-//   Suite BROKER main|write|read RUN
+//   Suite BROKER main|write|read RUN        (and, started by itself: victim RUN TOPIC)
 //
 // Record i of a topic goes to partition i mod 3, and everything in it follows from i, so a consumer checks content,
 // order and completeness from the offset alone. Each test prints `ok NAME`, `FAIL NAME: why` or `skip NAME: why`.
@@ -45,7 +46,7 @@ import org.apache.kafka.common.serialization.ByteArraySerializer;
 public class Suite {
     static final int PARTITIONS = 3, RECORDS = 301, RESTART_RECORDS = 5000, TIMEOUT_S = 30;
     static final List<String> CODECS = List.of("none", "gzip", "snappy", "lz4", "zstd");
-    static final List<String> MODES = List.of("idempotent", "acks-all", "acks-1", "acks-0");
+    static final List<String> MODES = Boolean.getBoolean("brief") ? List.of("idempotent") : List.of("idempotent", "acks-all", "acks-1", "acks-0");
 
     static String broker;
     static long run;
@@ -248,8 +249,8 @@ public class Suite {
             expect(why instanceof TopicExistsException, "created twice: " + why);
             why = causeOf(() -> create(admin, "not a/topic"));
             expect(why instanceof InvalidTopicException, "bad name: " + why);
-            TopicDescription d = admin.describeTopics(List.of(topic)).allTopicNames().get().get(topic);
-            expect(d.partitions().size() == PARTITIONS && !d.topicId().toString().equals("AAAAAAAAAAAAAAAAAAAAAA"),
+            TopicDescription d = Since.describe(admin, topic);
+            expect(d.partitions().size() == PARTITIONS && Since.hasId(d),
                     "describeTopics: " + d);
             expect(admin.listTopics().names().get().contains(topic), "listTopics does not show it");
             DescribeClusterResult cluster = admin.describeCluster();
@@ -285,9 +286,9 @@ public class Suite {
                 }
             }
         }
-        try (Admin admin = Admin.create(common())) {
+        if (Since.MAX_TIMESTAMP != null) try (Admin admin = Admin.create(common())) {
             Map<TopicPartition, OffsetSpec> ask = new HashMap<>();
-            for (TopicPartition tp : partitions(topic)) ask.put(tp, OffsetSpec.maxTimestamp());
+            for (TopicPartition tp : partitions(topic)) ask.put(tp, Since.MAX_TIMESTAMP);
             for (Map.Entry<TopicPartition, ListOffsetsResult.ListOffsetsResultInfo> e :
                     admin.listOffsets(ask).all().get().entrySet()) {
                 long last = (RECORDS - 1 - e.getKey().partition()) / PARTITIONS;
@@ -416,13 +417,58 @@ public class Suite {
             Map<TopicPartition, org.apache.kafka.clients.consumer.OffsetAndMetadata> done =
                     admin.listConsumerGroupOffsets(topic).partitionsToOffsetAndMetadata().get();
             for (TopicPartition tp : partitions(topic)) expect(done.get(tp).offset() == 60, tp + ": " + done.get(tp));
-            expect(admin.listGroups().all().get().stream().anyMatch(g -> g.groupId().equals(topic)), "listGroups does not show it");
+            expect(Since.lists(admin, topic), "listGroups does not show it");
             expect(admin.describeConsumerGroups(List.of(topic)).all().get().get(topic).members().isEmpty(), "members are left");
             admin.deleteConsumerGroupOffsets(topic, java.util.Set.of(new TopicPartition(topic, 0))).all().get();
             expect(!admin.listConsumerGroupOffsets(topic).partitionsToOffsetAndMetadata().get().containsKey(new TopicPartition(topic, 0)), "the offset is still there");
             admin.deleteConsumerGroups(List.of(topic)).all().get();
         }
         delete(topic);
+    }
+
+    /** Two members share the partitions; one is killed after a commit; the other goes on there. */
+    static void killed(String topic) throws Exception {
+        created(topic);
+        Process other = new ProcessBuilder(System.getProperty("java.home") + "/bin/java", "-XX:TieredStopAtLevel=1", "-cp",
+                System.getProperty("java.class.path"), "Suite", broker, "victim", "" + run, topic)
+                .redirectError(ProcessBuilder.Redirect.INHERIT).start();
+        java.io.BufferedReader said = new java.io.BufferedReader(new java.io.InputStreamReader(other.getInputStream()));
+        java.util.Set<Integer> seen = new java.util.HashSet<>();
+        try (KafkaConsumer<byte[], byte[]> me = member(topic, "RangeAssignor")) {
+            expect("joined".equals(said.readLine()), "the other member did not join");
+            for (long deadline = System.nanoTime() + 60 * 1000000000L; me.assignment().isEmpty() || me.assignment().size() == PARTITIONS; ) {
+                expect(System.nanoTime() < deadline, "assigned: " + me.assignment());
+                expect(me.poll(Duration.ofMillis(100)).isEmpty(), "records in an empty topic");
+            }
+            produceAll("none", "idempotent", topic, 0, RECORDS);
+            String line = said.readLine();
+            other.destroyForcibly().waitFor();
+            expect(line != null && other.exitValue() == 137, "the other member ended with " + other.exitValue());
+            for (String i : line.split(" ")) seen.add(Integer.valueOf(i));
+            expect(seen.size() >= 20, "committed: " + line);
+            groupRead(topic, List.of(me), seen, RECORDS);
+        } finally {
+            other.destroyForcibly();
+        }
+        delete(topic);
+    }
+
+    /** Commits what it reads, says so, and reads on without a commit until it is killed. */
+    static void victim(String topic) throws Exception {
+        StringBuilder done = new StringBuilder();
+        try (KafkaConsumer<byte[], byte[]> me = member(topic, "RangeAssignor")) {
+            while (me.assignment().isEmpty()) me.poll(Duration.ofMillis(100));
+            System.out.println("joined");
+            for (int count = 0; count < 20; ) {
+                for (ConsumerRecord<byte[], byte[]> r : me.poll(Duration.ofMillis(100))) {
+                    check(topic, r);
+                    done.append(count++ > 0 ? " " : "").append(r.offset() * PARTITIONS + r.partition());
+                }
+                me.commitSync();
+            }
+            System.out.println(done);
+            while (true) me.poll(Duration.ofMillis(100));
+        }
     }
 
     static void keptGroup(String topic, boolean reading) throws Exception {
@@ -443,15 +489,17 @@ public class Suite {
         if (reading) delete(topic);
     }
 
-    public static void main(String[] args) {
-        if (args.length != 3) {
+    public static void main(String[] args) throws Exception {
+        if (args.length < 3) {
             System.err.println("usage: Suite BROKER main|write|read RUN");
             System.exit(2);
         }
         broker = args[0];
         run = Long.parseLong(args[2]);
         String prefix = "java-" + run + "-";
-        if (args[1].equals("main")) {
+        if (args[1].equals("victim")) {
+            victim(args[3]);
+        } else if (args[1].equals("main")) {
             test("admin", () -> adminTest(prefix + "admin"));
             for (String codec : CODECS) {
                 for (String mode : MODES)
@@ -463,6 +511,7 @@ public class Suite {
             test("tail", () -> tail(prefix + "tail"));
             for (String assignor : List.of("RangeAssignor", "CooperativeStickyAssignor"))
                 test("group." + assignor, () -> group(prefix + "group-" + assignor, assignor));
+            test("group.killed", () -> killed(prefix + "killed"));
         } else {
             test("restart." + args[1] + ".group", () -> keptGroup(prefix + "kept-group", args[1].equals("read")));
             for (String codec : CODECS) {
