@@ -72,7 +72,7 @@ async function make(broker) {
   CompressionCodecs[CompressionTypes.Snappy] = codec((b) => snappy.compress(b), (b) => snappy.uncompress(b));
   CompressionCodecs[CompressionTypes.ZSTD] = codec((b) => zstd.compress(b), (b) => zstd.decompress(b));
   const kafka = new Kafka({ brokers: [broker], logLevel: logLevel.NOTHING, retry: { initialRetryTime: 50, retries: 12 } });
-  const admin = kafka.admin();
+  const admin = kafka.admin({ retry: { initialRetryTime: 50, retries: 4 } }); // it tries again, too, where a topic is unknown
   await admin.connect();
   const byPartition = (list, of) => list.sort((a, b) => a.partition - b.partition).map((o) => Number(of(o)));
   return {
