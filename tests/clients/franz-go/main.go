@@ -7,13 +7,18 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand"
 	"os"
+	"os/exec"
 	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -524,6 +529,88 @@ func group(topic string, balancer kgo.GroupBalancer) error {
 	})
 }
 
+// killed: two members share the partitions; one is killed after a commit; the other goes on there.
+func killed(topic string) error {
+	if err := created(topic); err != nil {
+		return err
+	}
+	other := exec.Command(os.Args[0], broker, "victim", os.Args[3], topic)
+	other.Stderr = os.Stderr
+	pipe, err := other.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := other.Start(); err != nil {
+		return err
+	}
+	defer other.Wait()
+	defer other.Process.Kill()
+	said := bufio.NewScanner(pipe)
+	if !said.Scan() || said.Text() != "joined" {
+		return fmt.Errorf("the other member did not join: %s", said.Text())
+	}
+	var mine atomic.Int32
+	me := member(topic, kgo.Balancers(kgo.RangeBalancer()), kgo.OnPartitionsAssigned(
+		func(_ context.Context, _ *kgo.Client, at map[string][]int32) { mine.Store(int32(len(at[topic]))) }))
+	defer me.Close()
+	for deadline := time.Now().Add(60 * time.Second); mine.Load() == 0; {
+		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+		me.PollFetches(ctx)
+		cancel()
+		if time.Now().After(deadline) {
+			return errors.New("no assignment")
+		}
+	}
+	if mine.Load() == partitions {
+		return errors.New("the members do not share the partitions")
+	}
+	if err := produceAll("none", "idempotent", topic, 0, records); err != nil {
+		return err
+	}
+	seen := map[int]bool{}
+	for said.Scan() {
+		for _, word := range strings.Fields(said.Text()) {
+			i, _ := strconv.Atoi(word)
+			seen[i] = true
+		}
+	}
+	_ = other.Wait()
+	if s := other.ProcessState.Sys().(syscall.WaitStatus); s.Signal() != syscall.SIGKILL || len(seen) < 20 {
+		return fmt.Errorf("the other member ended with %v after %d", other.ProcessState, len(seen))
+	}
+	if err := groupRead(topic, []*kgo.Client{me}, seen, records); err != nil {
+		return err
+	}
+	return remove(topic)
+}
+
+// victim commits what it reads, says so, reads on without a commit, and is killed.
+func victim(topic string) error {
+	joined := make(chan struct{})
+	m := member(topic, kgo.Balancers(kgo.RangeBalancer()), kgo.OnPartitionsAssigned(
+		func(context.Context, *kgo.Client, map[string][]int32) {
+			select {
+			case <-joined:
+			default:
+				close(joined)
+			}
+		}))
+	<-joined
+	fmt.Println("joined")
+	seen := map[int]bool{}
+	if err := groupRead(topic, []*kgo.Client{m}, seen, 20); err != nil {
+		return err
+	}
+	for i := range seen {
+		fmt.Print(i, " ")
+	}
+	fmt.Println()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	m.PollRecords(ctx, 20)
+	return syscall.Kill(os.Getpid(), syscall.SIGKILL)
+}
+
 func keptGroup(topic string, reading bool) error {
 	seen := map[int]bool{}
 	if !reading {
@@ -578,7 +665,7 @@ func test(name string, err error) {
 }
 
 func main() {
-	if len(os.Args) != 4 {
+	if len(os.Args) < 4 {
 		fmt.Fprintln(os.Stderr, "usage: franz-go BROKER main|write|read RUN")
 		os.Exit(2)
 	}
@@ -586,6 +673,9 @@ func main() {
 	run, _ = strconv.ParseInt(os.Args[3], 10, 64)
 	name := func(parts string) string { return fmt.Sprintf("franz-%d-%s", run, parts) }
 	switch os.Args[2] {
+	case "victim":
+		fmt.Fprintln(os.Stderr, "victim:", victim(os.Args[4]))
+		os.Exit(1)
 	case "main":
 		test("admin", adminTest(name("admin")))
 		for _, codec := range codecNames {
@@ -598,6 +688,7 @@ func main() {
 		test("tail", tail(name("tail")))
 		test("group.range", group(name("group-range"), kgo.RangeBalancer()))
 		test("group.cooperative", group(name("group-cooperative"), kgo.CooperativeStickyBalancer()))
+		test("group.killed", killed(name("group-killed")))
 	case "write":
 		test("restart.write.group", keptGroup(name("kept-group"), false))
 		for _, codec := range codecNames {
