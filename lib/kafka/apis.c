@@ -1,7 +1,7 @@
 /* The one table of what is offered (K3): APIs, versions, handlers; and features. ApiVersions is made from it.
  *
- * Versions run from Kafka 4.3's oldest to its newest stable one. Produce goes back to 0, for ever: librdkafka turns
- * compression off where it is not offered (KAFKA-18659); what old versions carry is refused by its handler. */
+ * Versions run from the oldest of Kafka 3.9, the last release that had them, to the newest stable one of 4.3. Produce
+ * goes back to 0, for ever: librdkafka turns compression off where it is not offered (KAFKA-18659). */
 #include <string.h>
 
 #include "kafka/internal.h"
