@@ -432,6 +432,31 @@ class Old extends Wire {
         }
     }
 
+    static void otherCases() throws Exception {
+        JsonNode m = (JsonNode) call(ApiKeys.METADATA, 9, new MetadataRequestData().setTopics(List.of(new MetadataRequestData.MetadataRequestTopic().setName("data"))));
+        epoch = m.get("topics").get(0).get("partitions").get(0).get("leaderEpoch").asInt();
+        Map<String, Integer> epochs = new LinkedHashMap<>();
+        epochs.put("the newest", epoch);
+        epochs.put("one to come", epoch + 3);
+        epochs.put("none", -1);
+        for (String name : new String[] {"data", "nope", "a/b"})
+            for (Map.Entry<String, Integer> asked : epochs.entrySet())
+                show("topic '" + name + "', epoch: " + asked.getKey(), ApiKeys.OFFSET_FOR_LEADER_EPOCH, 0, 1, v -> {
+                    OffsetForLeaderEpochRequestData r = new OffsetForLeaderEpochRequestData();
+                    r.topics().add(new OffsetForLeaderEpochRequestData.OffsetForLeaderTopic().setTopic(name).setPartitions(List.of(
+                        new OffsetForLeaderEpochRequestData.OffsetForLeaderPartition().setPartition(0).setLeaderEpoch(asked.getValue()))));
+                    return r;
+                });
+        for (String name : new String[] {"data", "nope"})
+            show("topic '" + name + "'", ApiKeys.DESCRIBE_LOG_DIRS, 0, 0, v -> {
+                DescribeLogDirsRequestData r = new DescribeLogDirsRequestData();
+                r.topics().add(new DescribeLogDirsRequestData.DescribableLogDirTopic().setTopic(name).setPartitions(List.of(0)));
+                return r;
+            });
+        for (short v = 0; v <= 2; v++) /* what is offered differs, of course */
+            System.out.println("ApiVersions " + v + "-" + v + " plain: {\"errorCode\":" + json(ApiKeys.API_VERSIONS, v, exchange(ApiKeys.API_VERSIONS, v, new byte[0])).get("errorCode") + "}");
+    }
+
     public static void main(String[] args) throws Exception {
         begin(args);
         exactOffsets = true;
@@ -442,5 +467,6 @@ class Old extends Wire {
         produceCases();
         fetchCases();
         offsetCases();
+        otherCases();
     }
 }
