@@ -9,12 +9,14 @@
  * Record i of a topic goes to partition i mod 3, and everything in it follows from i (see `expected`), so a consumer
  * checks content, order and completeness from the offset alone. */
 #include <inttypes.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <librdkafka/rdkafka.h>
 
@@ -567,15 +569,20 @@ static bool test_tail(const char *topic) {
 }
 
 /* Reading from the middle of batches: each offset is where a consumer may start. */
-/* A member reads `count` records of the topic, commits each, and goes; it begins where the group has stopped. */
-static bool group_read(const char *topic, int count, bool *seen) {
+static rd_kafka_t *member(const char *topic) {
     rd_kafka_t *rk = client(RD_KAFKA_CONSUMER, "group.id", topic, "enable.auto.commit", "false", "auto.offset.reset", "earliest",
                             "session.timeout.ms", "6000", "fetch.wait.max.ms", "100", NULL);
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
     rd_kafka_poll_set_consumer(rk);
     rd_kafka_topic_partition_list_add(list, topic, RD_KAFKA_PARTITION_UA);
-    bool good = rd_kafka_subscribe(rk, list) == RD_KAFKA_RESP_ERR_NO_ERROR || fail("subscribe");
+    if (rd_kafka_subscribe(rk, list)) fail("subscribe");
     rd_kafka_topic_partition_list_destroy(list);
+    return rk;
+}
+
+/* Reads `count` records, and commits each; tells them on stdout where that is asked for. */
+static bool member_read(rd_kafka_t *rk, const char *topic, int count, bool *seen, bool tell) {
+    bool good = true;
     time_t deadline = time(NULL) + 60;
     for (int n = 0; good && n < count;) {
         rd_kafka_message_t *m = rd_kafka_consumer_poll(rk, 500);
@@ -590,11 +597,47 @@ static bool group_read(const char *topic, int count, bool *seen) {
         rd_kafka_resp_err_t rc = good ? rd_kafka_commit_message(rk, m, 0) : 0;
         if (rc) good = fail("commit: %s", rd_kafka_err2str(rc));
         if (good) seen[i] = true, n++;
+        if (good && tell) printf("%d\n", i), fflush(stdout);
         rd_kafka_message_destroy(m);
     }
+    return good;
+}
+
+/* A member that reads so much, and goes; it begins where the group has stopped. */
+static bool group_read(const char *topic, int count, bool *seen) {
+    rd_kafka_t *rk = member(topic);
+    bool good = member_read(rk, topic, count, seen, false);
     rd_kafka_consumer_close(rk);
     rd_kafka_destroy(rk);
     return good;
+}
+
+/* Another process of this program: a member that reads 100 records, tells which, and waits to be killed. */
+static int victim(const char *topic) {
+    static bool seen[300];
+    rd_kafka_t *rk = member(topic);
+    if (!member_read(rk, topic, 100, seen, true)) return 1;
+    for (;;) pause();
+}
+
+/* A member is killed after its commits; the next one gets all the rest, and nothing twice. */
+static bool test_group_killed(const char *self, const char *topic) {
+    bool seen[300] = {false};
+    char command[512];
+    int i, count = 0;
+    rd_kafka_t *rk = producer("none", "all", "true", "1000000");
+    bool good = created(topic) && produce_all(rk, topic, 0, 300);
+    rd_kafka_destroy(rk);
+    if (!good) return false;
+    snprintf(command, sizeof command, "echo $$; exec '%s' '%s' victim %ld '%s'", self, broker, run_id, topic);
+    FILE *child = popen(command, "r");
+    int pid = 0;
+    if (!child || fscanf(child, "%d", &pid) != 1) return fail("no second process");
+    while (count < 100 && fscanf(child, "%d", &i) == 1 && i >= 0 && i < 300) seen[i] = true, count++;
+    kill(pid, SIGKILL);
+    pclose(child);
+    if (count < 100) return fail("the member that was to be killed read %d of 100 records", count);
+    return group_read(topic, 200, seen) && deleted(topic);
 }
 
 static bool test_group(const char *topic) {
@@ -740,7 +783,7 @@ static const char *name_of(char *buf, size_t size, const char *fmt, ...) {
     return buf;
 }
 
-static void phase_main(void) {
+static void phase_main(const char *self) {
     char topic[128], name[128];
     report(test_cluster(), "cluster");
     name_of(topic, sizeof topic, "librdkafka-%ld-admin", run_id);
@@ -771,6 +814,8 @@ static void phase_main(void) {
     report(test_tail(topic), "tail");
     name_of(topic, sizeof topic, "librdkafka-%ld-group", run_id);
     report(test_group(topic), "group");
+    name_of(topic, sizeof topic, "librdkafka-%ld-killed", run_id);
+    report(test_group_killed(self, topic), "group.killed");
 }
 
 static void phase_restart(bool reading) {
@@ -799,13 +844,15 @@ static void phase_restart(bool reading) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 4) {
+    const bool is_victim = argc == 5 && strcmp(argv[2], "victim") == 0;
+    if (argc != 4 && !is_victim) {
         fprintf(stderr, "usage: suite BROKER main|write|read RUN\n");
         return 2;
     }
     broker = argv[1];
     run_id = atol(argv[3]);
-    if (strcmp(argv[2], "main") == 0) phase_main();
+    if (is_victim) return victim(argv[4]);
+    if (strcmp(argv[2], "main") == 0) phase_main(argv[0]);
     else phase_restart(strcmp(argv[2], "read") == 0);
     return failures ? 1 : 0;
 }
