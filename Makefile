@@ -139,8 +139,11 @@ $(shell mkdir -p $(B); printf '%s\n' '$(COMPILE) $(LDFLAGS) $(VERSION)' >$(B)/fl
 
 LIB_SOURCES     := $(sort $(wildcard lib/*/*.c))
 LIB_OBJECTS     := $(LIB_SOURCES:%.c=$(B)/obj/%.o)
-PROGRAM_SOURCES := $(sort $(wildcard server/*.c))
-PROGRAMS        := $(PROGRAM_SOURCES:server/%.c=$(B)/bin/%)
+# server/chronik*.c are programs; bench_*.c are parts of chronik-bench, which uses librdkafka and not the library.
+PROGRAM_SOURCES := $(sort $(wildcard server/chronik*.c))
+PROGRAMS        := $(filter-out %/chronik-bench,$(PROGRAM_SOURCES:server/%.c=$(B)/bin/%))
+BENCH           := $(if $(filter yes,$(HAVE_RDKAFKA)),$(B)/bin/chronik-bench)
+BENCH_OBJECTS   := $(patsubst %.c,$(B)/obj/%.o,$(sort $(wildcard server/*bench*.c)))
 EXAMPLE_SOURCES := $(sort $(wildcard examples/*.c))
 EXAMPLES        := $(EXAMPLE_SOURCES:examples/%.c=$(B)/examples/%)
 # tests/sim/sim_*.c are programs; the other files there are the simulated world, which every test may link.
@@ -159,7 +162,7 @@ HEADERS := $(sort $(wildcard include/chronik/*.h))
 .PHONY: all lib programs tests test-programs fuzzers examples manual bench-programs lint install uninstall
 all: lib programs manual $(B)/chronik.pc
 lib: $(B)/libchronik.a $(B)/libchronik.so
-programs: $(PROGRAMS)
+programs: $(PROGRAMS) $(BENCH)
 examples: $(EXAMPLES)
 tests: $(UNIT_TESTS) $(SIM_TESTS) $(FUZZ_NAMES:%=$(B)/fuzz/replay_%) $(TEST_PROGRAMS) $(EXAMPLES) $(B)/libchronik.so
 test-programs: $(TEST_PROGRAMS) $(EXAMPLES) $(B)/libchronik.so
@@ -196,7 +199,7 @@ $(B)/obj/tests/%.o: tests/%.c $(B)/flags | $(GEN_HEADERS)
 	$(call say,CC)$(COMPILE) -Itests -MMD -MP -c -o $@ $<
 $(B)/obj/server/%.o: server/%.c $(B)/flags
 	@mkdir -p $(@D)
-	$(call say,CC)$(CC) -std=c11 -D_GNU_SOURCE -Iinclude $(WARNINGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC)$(CC) -std=c11 -D_GNU_SOURCE -Iinclude -DCNK_VERSION='"$(VERSION)"' $(WARNINGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 $(B)/obj/examples/%.o: examples/%.c $(B)/flags
 	@mkdir -p $(@D)
 	$(call say,CC)$(CC) -std=c11 -D_GNU_SOURCE -Iinclude $(WARNINGS) $(CFLAGS) -MMD -MP -c -o $@ $<
@@ -217,6 +220,15 @@ $(B)/libchronik.so: $(B)/$(SONAME)
 $(PROGRAMS): $(B)/bin/%: $(B)/obj/server/%.o $(B)/libchronik.a
 	@mkdir -p $(@D)
 	$(call say,LINK)$(CC) -o $@ $< $(B)/libchronik.a $(LDFLAGS) $(LIBS_NEEDED)
+
+$(B)/bin/chronik-bench: $(BENCH_OBJECTS)
+	@mkdir -p $(@D)
+	$(call say,LINK)$(CC) -o $@ $(BENCH_OBJECTS) $(LDFLAGS) -lrdkafka -lpthread
+ifneq ($(filter all programs install,$(GOALS)),)
+ifeq ($(BENCH),)
+$(info chronik-bench is left out: librdkafka is missing (Debian: librdkafka-dev; or: make deps))
+endif
+endif
 
 # The examples use the shared library, as a host would.
 $(EXAMPLES): $(B)/examples/%: $(B)/obj/examples/%.o $(B)/libchronik.so
@@ -268,7 +280,7 @@ $(B)/chronik.pc: pkgconfig/chronik.pc.in $(B)/flags
 
 install: all
 	install -d $(DESTDIR)$(bindir) $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir)/chronik
-	install -m 755 $(PROGRAMS) $(DESTDIR)$(bindir)
+	install -m 755 $(PROGRAMS) $(BENCH) $(DESTDIR)$(bindir)
 	install -m 644 $(B)/libchronik.a $(DESTDIR)$(libdir)
 	install -m 755 $(B)/$(SONAME) $(DESTDIR)$(libdir)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(libdir)/libchronik.so
@@ -278,7 +290,7 @@ install: all
 	for m in $(MANUAL); do s=$${m##*.}; install -d $(DESTDIR)$(mandir)/man$$s && install -m 644 $$m $(DESTDIR)$(mandir)/man$$s || exit 1; done
 
 uninstall:
-	rm -f $(PROGRAMS:$(B)/bin/%=$(DESTDIR)$(bindir)/%) $(DESTDIR)$(libdir)/libchronik.a $(DESTDIR)$(libdir)/$(SONAME) \
+	rm -f $(patsubst $(B)/bin/%,$(DESTDIR)$(bindir)/%,$(PROGRAMS) $(BENCH)) $(DESTDIR)$(libdir)/libchronik.a $(DESTDIR)$(libdir)/$(SONAME) \
 	    $(DESTDIR)$(libdir)/libchronik.so $(DESTDIR)$(libdir)/pkgconfig/chronik.pc \
 	    $(HEADERS:include/%=$(DESTDIR)$(includedir)/%) $(foreach m,$(notdir $(MANUAL)),$(DESTDIR)$(mandir)/man$(lastword $(subst ., ,$m))/$m)
 	-rmdir $(DESTDIR)$(includedir)/chronik
@@ -289,7 +301,7 @@ dist:
 
 # ---- for editors ----------------------------------------------------------------------------------------------------
 
-ALL_SOURCES := $(LIB_SOURCES) $(PROGRAM_SOURCES) $(EXAMPLE_SOURCES) $(wildcard tests/*/*.c)
+ALL_SOURCES := $(LIB_SOURCES) $(wildcard server/*.c) $(EXAMPLE_SOURCES) $(wildcard tests/*/*.c)
 compile_commands.json: $(B)/flags $(ALL_SOURCES)
 	@{ echo '['; sep=''; for f in $(ALL_SOURCES); do \
 	    printf '%s{"directory":"%s","file":"%s","command":"%s"}' "$$sep" '$(CURDIR)' "$$f" '$(COMPILE) -Itests -c '"$$f"; sep=',\
