@@ -262,7 +262,7 @@ lint:
 
 # ---- manual, pkg-config ---------------------------------------------------------------------------------------------
 
-MANUAL := $(patsubst man/%.in,$(B)/man/%,$(wildcard man/*.in))
+MANUAL := $(patsubst man/%.in,$(B)/man/%,$(filter-out $(if $(BENCH),,man/chronik-bench.%),$(wildcard man/*.in)))
 manual: $(MANUAL)
 # The options in the manual come from the table in lib/conf.
 $(B)/optman: $(B)/obj/lib/conf/gen/optman.o $(B)/libchronik.a
@@ -270,6 +270,12 @@ $(B)/optman: $(B)/obj/lib/conf/gen/optman.o $(B)/libchronik.a
 $(B)/man/options.roff: $(B)/optman
 	@mkdir -p $(@D)
 	$(call say,GEN)$(B)/optman >$@
+# chronik-bench has a table of its own.
+$(B)/man/bench.roff: $(B)/bin/chronik-bench
+	@mkdir -p $(@D)
+	$(call say,GEN)$(B)/bin/chronik-bench options-roff >$@
+$(B)/man/chronik-bench.1: man/chronik-bench.1.in $(B)/man/bench.roff $(B)/flags
+	$(call say,GEN)sed -e '/^@OPTIONS@$$/{r $(B)/man/bench.roff' -e 'd;}' -e 's/@VERSION@/$(VERSION)/g' $< >$@
 $(B)/man/%: man/%.in $(B)/man/options.roff $(B)/flags
 	$(call say,GEN)sed -e '/^@OPTIONS@$$/{r $(B)/man/options.roff' -e 'd;}' -e 's/@VERSION@/$(VERSION)/g' $< >$@
 

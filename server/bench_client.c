@@ -103,6 +103,7 @@ rd_kafka_t *bench_client_new(const bench_options *o, rd_kafka_type_t type, int c
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
     set(conf, "bootstrap.servers", o->brokers);
     set(conf, "client.id", "chronik-bench");
+    set(conf, "socket.nagle.disable", "true"); /* a small request must not wait for the answer to the one before */
     rd_kafka_conf_set_log_cb(conf, on_log);
     rd_kafka_conf_set_error_cb(conf, on_error);
     rd_kafka_conf_set_opaque(conf, opaque);

@@ -39,8 +39,10 @@ typedef struct bench_client {
     int number, partition;           /* partition: of its next message */
     uint64_t outstanding;
     uint64_t held; /* a sequence number that found no room, plus one; or 0 */
-    struct bench_client *next_ready;          /* under the mutex */
-    struct bench_client *next, *next_in_turn; /* of the driver; the latter a ring of its producers */
+    struct bench_client *next_ready;   /* under the mutex */
+    struct bench_client *next_served;  /* in the list that the driver took: meanwhile it may be ready again */
+    struct bench_client *next;         /* of the driver */
+    struct bench_client *next_in_turn; /* a ring of its producers */
 } client;
 
 void bench_failure_note(bench_run *run, const char *format, ...) {
@@ -96,7 +98,10 @@ static client *wait_ready(bench_driver *d, int64_t until_ns) {
     if (!d->ready_first) pthread_cond_timedwait(&d->wake, &d->mutex, &until); /* one in vain does no harm */
     client *list = d->ready_first;
     d->ready_first = d->ready_last = NULL;
-    for (client *c = list; c; c = c->next_ready) c->ready = false;
+    for (client *c = list; c; c = c->next_ready) {
+        c->ready = false;
+        c->next_served = c->next_ready;
+    }
     pthread_mutex_unlock(&d->mutex);
     return list;
 }
@@ -300,10 +305,7 @@ static void *drive(void *arg) {
     bool begun = false;
     prctl(PR_SET_TIMERSLACK, 1000UL, 0UL, 0UL, 0UL);
     for (int64_t until = 0; !run->finish;) {
-        for (client *c = wait_ready(d, until), *next; c; c = next) {
-            next = c->next_ready; /* serving may put it on the list again */
-            serve(c);
-        }
+        for (client *c = wait_ready(d, until); c; c = c->next_served) serve(c);
         int64_t now = bench_now_ns();
         if (!begun) {
             int64_t start = run->start_ns;

@@ -135,6 +135,36 @@ static int help(void) {
     return BENCH_EXIT_OK;
 }
 
+/* The same for the manual page, in roff. */
+static void print_roff(const char *text) {
+    for (; *text; text++) {
+        if (*text == '-' || *text == '\\') putchar('\\');
+        putchar(*text);
+    }
+}
+
+static int manual(void) {
+    for (int i = 0; i < OPTIONS; i++) {
+        const option *o = &table[i];
+        printf(".TP\n\\fB\\-\\-");
+        print_roff(o->name);
+        if (o->letter) printf("\\fR, \\fB\\-%c", o->letter);
+        printf("\\fR \\fI");
+        if (o->kind == CHOICE) print_choices(stdout, o->choices, "|");
+        else if (o->unit) print_roff(o->unit);
+        printf("\\fR\n");
+        print_roff(o->doc);
+        if (o->fallback && o->fallback[0]) {
+            printf("\nDefault: ");
+            print_roff(o->fallback);
+            putchar('.');
+        }
+        if (o->variable) printf("\nVariable: %s.", o->variable);
+        putchar('\n');
+    }
+    return BENCH_EXIT_OK;
+}
+
 /* ---- parsing ---------------------------------------------------------------------------------------------------- */
 
 static int wrong_choice(const option *o, const char *value) {
@@ -319,6 +349,7 @@ int bench_options_parse(bench_options *o, int argc, char **argv) {
             return BENCH_EXIT_OK;
         }
     }
+    if (argc == 2 && strcmp(argv[1], "options-roff") == 0) return manual();
     for (int i = 0; i < OPTIONS; i++) {
         const char *value = table[i].variable ? getenv(table[i].variable) : NULL;
         if (!value || !value[0]) value = table[i].fallback;
