@@ -12,8 +12,9 @@
  * about 2:1 of it. The consumer checks every byte, and that k equals the offset. Prints one line of NAME=VALUE and exits
  * with 1 where the acknowledged count, the end offsets and what was consumed are not one and the same.
  *
- * `load version` prints librdkafka's. Latency is taken from the moment at which a record was to be sent by the plan, not from when it was sent: a stall
- * counts for every record that it held up. The records of the warm-up are sent and verified, but not in the figures. */
+ * `load version` prints librdkafka's. Latency is taken from the moment at which a record was to be sent by the plan, not
+ * from when it was sent: a stall counts for every record that it held up. The records of the warm-up are sent and verified,
+ * but not in the figures. README.md says how the figures compare with those of chronik-bench. */
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
