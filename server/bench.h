@@ -1,8 +1,8 @@
 /* chronik-bench's parts; chronik-bench.c says how they work together.
  *
- * Threads: the first one plans, watches and reports. Drivers (bench_load.c) or, for metadata, one thread for each client
- * (bench_metadata.c) do the work; each writes the counters of its own bench_driver, and any thread may read them. What is
- * no counter in it belongs to its thread until that has been joined. */
+ * Threads: the first one plans, watches and reports. Drivers (bench_load.c) or, for metadata, one thread for each
+ * client (bench_metadata.c) do the work; each writes the counters of its own bench_driver, and any thread may read
+ * them. What is no counter in it belongs to its thread until that has been joined. */
 #ifndef BENCH_H
 #define BENCH_H
 
@@ -41,8 +41,8 @@ int bench_options_parse(bench_options *o, int argc, char **argv);
 
 /* ---- histograms ------------------------------------------------------------------------------------------------- */
 
-/* Log-linear buckets of nanoseconds: 128 for each power of two, so a value is known to 0.8 %. From 2^40 ns (18 minutes) on
- * all fall into the last one; the maximum is exact. */
+/* Log-linear buckets of nanoseconds: 128 for each power of two, so a value is known to 0.8 %. From 2^40 ns (18 minutes)
+ * on all fall into the last one; the maximum is exact. */
 enum { BENCH_SUB_BITS = 7, BENCH_VALUE_BITS = 40 };
 enum { BENCH_BUCKETS = (BENCH_VALUE_BITS - BENCH_SUB_BITS + 1) << BENCH_SUB_BITS };
 
@@ -67,7 +67,12 @@ uint64_t bench_bucket_upper_ns(int bucket);
 
 enum { BENCH_RECORD_MIN = 24 };
 
-typedef enum bench_record_kind { BENCH_RECORD_OWN, BENCH_RECORD_OTHER_RUN, BENCH_RECORD_FOREIGN, BENCH_RECORD_BAD } bench_record_kind;
+typedef enum bench_record_kind {
+    BENCH_RECORD_OWN,
+    BENCH_RECORD_OTHER_RUN,
+    BENCH_RECORD_FOREIGN,
+    BENCH_RECORD_BAD
+} bench_record_kind;
 
 void bench_records_init(void); /* once, before any of the others */
 uint64_t bench_run_id_new(void);
@@ -93,7 +98,8 @@ _Noreturn void bench_die(int code, const char *format, ...) __attribute__((forma
 /* A handle, or the program ends with a sentence. `opaque` is for callbacks; on_delivery is NULL for consumers. */
 rd_kafka_t *bench_client_new(const bench_options *o, rd_kafka_type_t type, int clients, void *opaque,
                              void (*on_delivery)(rd_kafka_t *, const rd_kafka_message_t *, void *));
-/* Finds the topic, or makes it where that was asked for. Ends the program where it is not there. Returns its partitions. */
+/* Finds the topic, or makes it where that was asked for. Ends the program where it is not there. Returns its
+ * partitions. */
 int bench_topic_prepare(const bench_options *o, rd_kafka_t *rk);
 void bench_topic_delete(const bench_options *o, rd_kafka_t *rk);
 /* Low and high watermark of each partition. */
@@ -138,10 +144,10 @@ typedef struct bench_driver {
     /* Of the whole run: sent, acknowledged, failed, received (own ones and others'). `counted` and `counted_bytes` are
      * of the time that is measured; `events` are what progress shows. */
     bench_counter sent, acked, failed, received, received_own, counted, counted_bytes, events, bad;
-    bench_counter left, left_at_eof; /* partitions not yet read to their end; those of them where nothing more came */
-    _Atomic bool drained;            /* sends nothing more, and waits for no answer */
+    bench_counter left, left_at_eof;   /* partitions not yet read to their end; those of them where nothing more came */
+    _Atomic bool drained;              /* sends nothing more, and waits for no answer */
     _Atomic int64_t first_ns, last_ns; /* of counted events; first_ns: of any received */
-    int64_t *acked_of;               /* for each partition */
+    int64_t *acked_of;                 /* for each partition */
     uint64_t acked_digest, received_digest;
 } bench_driver;
 
@@ -154,7 +160,7 @@ typedef struct bench_run {
     bench_driver *drivers;
     bench_partition *parts; /* where it consumes */
     _Atomic uint64_t next_sequence;
-    _Atomic int64_t start_ns; /* 0: not yet */
+    _Atomic int64_t start_ns;         /* 0: not yet */
     _Atomic int64_t warm_ns, stop_ns; /* when measuring begins, and sending ends; 0: not known yet, INT64_MAX: never */
     _Atomic bool stop, finish;        /* send no more; end */
     pthread_mutex_t mutex;

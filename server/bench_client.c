@@ -1,6 +1,6 @@
-/* librdkafka's handles for chronik-bench, and what is asked of the broker before and after a load: the topic, its offsets.
- * All of it runs in the first thread, but for librdkafka's log, which keeps the last line for whoever has to explain a
- * failure. */
+/* librdkafka's handles for chronik-bench, and what is asked of the broker before and after a load: the topic, its
+ * offsets. All of it runs in the first thread, but for librdkafka's log, which keeps the last line for whoever has to
+ * explain a failure. */
 #include "bench.h"
 
 #include <stdarg.h>
@@ -154,11 +154,13 @@ static int partitions_of(const bench_options *o, rd_kafka_t *rk, rd_kafka_topic_
 static rd_kafka_event_t *admin_result(const bench_options *o, rd_kafka_queue_t *q, const char *what) {
     rd_kafka_event_t *ev = rd_kafka_queue_poll(q, QUERY_TIMEOUT_MS);
     if (!ev || rd_kafka_event_error(ev))
-        bench_die(BENCH_EXIT_WRONG, "%s topic %s: %s", what, o->topic, ev ? rd_kafka_event_error_string(ev) : "no answer");
+        bench_die(BENCH_EXIT_WRONG, "%s topic %s: %s", what, o->topic,
+                  ev ? rd_kafka_event_error_string(ev) : "no answer");
     return ev;
 }
 
-static void check_topic_result(const bench_options *o, const rd_kafka_topic_result_t **results, size_t n, const char *what) {
+static void check_topic_result(const bench_options *o, const rd_kafka_topic_result_t **results, size_t n,
+                               const char *what) {
     rd_kafka_resp_err_t rc = n == 1 ? rd_kafka_topic_result_error(results[0]) : RD_KAFKA_RESP_ERR__BAD_MSG;
     if (!rc || rc == RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS) return;
     const char *why = n == 1 ? rd_kafka_topic_result_error_string(results[0]) : NULL;
@@ -168,7 +170,8 @@ static void check_topic_result(const bench_options *o, const rd_kafka_topic_resu
 static void create(const bench_options *o, rd_kafka_t *rk) {
     char err[512];
     rd_kafka_queue_t *q = rd_kafka_queue_new(rk);
-    rd_kafka_NewTopic_t *topic = rd_kafka_NewTopic_new(o->topic, (int)o->partitions, (int)o->replication, err, sizeof err);
+    rd_kafka_NewTopic_t *topic =
+        rd_kafka_NewTopic_new(o->topic, (int)o->partitions, (int)o->replication, err, sizeof err);
     if (!topic) bench_die(BENCH_EXIT_USAGE, "topic %s: %s", o->topic, err);
     rd_kafka_CreateTopics(rk, &topic, 1, NULL, q);
     rd_kafka_event_t *ev = admin_result(o, q, "create");
@@ -208,9 +211,11 @@ int bench_topic_prepare(const bench_options *o, rd_kafka_t *rk) {
             nanosleep(&(struct timespec){0, 20000000}, NULL);
     }
     if (partitions == 0)
-        bench_die(BENCH_EXIT_WRONG, "there is no topic %s; --create-topic makes it, -p says with how many partitions", o->topic);
+        bench_die(BENCH_EXIT_WRONG, "there is no topic %s; --create-topic makes it, -p says with how many partitions",
+                  o->topic);
     if (partitions > BENCH_PARTITIONS_MAX)
-        bench_die(BENCH_EXIT_WRONG, "topic %s has %d partitions; %d are supported", o->topic, partitions, BENCH_PARTITIONS_MAX);
+        bench_die(BENCH_EXIT_WRONG, "topic %s has %d partitions; %d are supported", o->topic, partitions,
+                  BENCH_PARTITIONS_MAX);
     if (created) wait_until_served(o, rk, partitions);
     else if (o->create_topic && o->partitions_given && partitions != o->partitions)
         fprintf(stderr, "chronik-bench: topic %s exists, with %d partitions and not %lld\n", o->topic, partitions,

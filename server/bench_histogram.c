@@ -1,5 +1,5 @@
-/* Histograms of chronik-bench: log-linear buckets, see bench.h. Each is written by one thread with relaxed stores, so that
- * another one may read it while it grows. */
+/* Histograms of chronik-bench: log-linear buckets, see bench.h. Each is written by one thread with relaxed stores, so
+ * that another one may read it while it grows. */
 #include "bench.h"
 
 static int bucket_of(uint64_t ns) {

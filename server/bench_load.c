@@ -1,15 +1,16 @@
 /* The load: producers and consumers, a librdkafka handle each, served by a few drivers.
  *
- * A driver is a thread with some of the clients. It sleeps until librdkafka has something for one of them (a callback puts
- * the client on its driver's list of those that are ready) or until the next message is due. So a hundred clients cost
- * no threads but librdkafka's own, and under load one wake-up serves many.
+ * A driver is a thread with some of the clients. It sleeps until librdkafka has something for one of them (a callback
+ * puts the client on its driver's list of those that are ready) or until the next message is due. So a hundred clients
+ * cost no threads but librdkafka's own, and under load one wake-up serves many.
  *
- *   closed loop (no --rate-limit)   each producer has --in-flight messages underway; an acknowledgement makes room for one
- *   constant rate                   message i is due at start + i / rate; driver d of D sends those with i mod D = d, its
- *                                   producers by turns. One that finds no room is tried again; it stays due when it was
+ * Closed loop (no --rate-limit): each producer has --in-flight messages underway; an acknowledgement makes room for
+ * one. Constant rate: message i is due at start + i / rate; driver d of D sends those with i mod D = d, its producers
+ * by turns. One that finds no room is tried again, and stays due when it was.
  *
- * Invariants: outstanding counts what was handed to librdkafka and has no delivery report yet, for a driver and for each
- * producer. A driver holds its mutex around the list alone, and never while it calls librdkafka, whose callback takes it. */
+ * Invariants: outstanding counts what was handed to librdkafka and has no delivery report yet, for a driver and for
+ * each producer. A driver holds its mutex around the list alone, and never while it calls librdkafka, whose callback
+ * takes it. */
 #include "bench.h"
 
 #include <stdarg.h>
@@ -21,11 +22,12 @@
 
 enum {
     DRIVERS_MAX = 16,
-    TURN_MESSAGES = 256,   /* sent before reports are looked at again */
+    TURN_MESSAGES = 256, /* sent before reports are looked at again */
     CONSUME_BATCH = 1000,
     PACE_MIN_NS = 100000,  /* shortest sleep at a constant rate */
     LOOK_UP_NS = 20000000, /* longest sleep: whether the run ends */
-    START_DELAY_NS = 20000000, LOOK_OUT_NS = 5000000, /* it starts at a time that each driver hears of before */
+    START_DELAY_NS = 20000000,
+    LOOK_OUT_NS = 5000000, /* it starts at a time that each driver hears of before */
     FAILURES_MAX = 1000,   /* then there is no sense in sending more */
     CONNECT_TIMEOUT_MS = 30000,
 };
@@ -35,10 +37,10 @@ typedef struct bench_client {
     rd_kafka_t *rk;
     rd_kafka_topic_t *rkt;
     rd_kafka_queue_t *queue;
-    bool consumes, ready;            /* ready: is on the driver's list; under its mutex */
-    int number, partition;           /* partition: of its next message */
+    bool consumes, ready;  /* ready: is on the driver's list; under its mutex */
+    int number, partition; /* partition: of its next message */
     uint64_t outstanding;
-    uint64_t held; /* a sequence number that found no room, plus one; or 0 */
+    uint64_t held;                     /* a sequence number that found no room, plus one; or 0 */
     struct bench_client *next_ready;   /* under the mutex */
     struct bench_client *next_served;  /* in the list that the driver took: meanwhile it may be ready again */
     struct bench_client *next;         /* of the driver */
@@ -347,7 +349,8 @@ static void consumer_start(bench_run *run, client *c) {
     c->rk = bench_client_new(run->options, RD_KAFKA_CONSUMER, run->consumers, c, NULL);
     c->queue = rd_kafka_queue_new(c->rk);
     c->rkt = rd_kafka_topic_new(c->rk, run->options->topic, NULL);
-    if (!c->rkt) bench_die(BENCH_EXIT_WRONG, "topic %s: %s", run->options->topic, rd_kafka_err2str(rd_kafka_last_error()));
+    if (!c->rkt)
+        bench_die(BENCH_EXIT_WRONG, "topic %s: %s", run->options->topic, rd_kafka_err2str(rd_kafka_last_error()));
     rd_kafka_queue_cb_event_enable(c->queue, on_event, c);
     for (int p = c->number; p < run->partitions; p += run->consumers) {
         bench_partition *part = &run->parts[p];

@@ -1,6 +1,7 @@
 /* Metadata as load: each client asks for the topic's metadata and waits for the answer, in a thread of its own, since
- * librdkafka offers that only as a call that waits. Request i is due at start + i / rate, for client i mod count; without a
- * rate a client asks again when it has been answered. An answer counts where it names as many partitions as there were. */
+ * librdkafka offers that only as a call that waits. Request i is due at start + i / rate, for client i mod count;
+ * without a rate a client asks again when it has been answered. An answer counts where it names as many partitions as
+ * there were. */
 #include "bench.h"
 
 #include <errno.h>
@@ -61,7 +62,8 @@ static void *ask_on(void *arg) {
     sleep_until(run, run->start_ns);
     for (uint64_t k = 0; !run->stop; k++) {
         uint64_t i = o->rate_limit ? k * (uint64_t)run->driver_count + (uint64_t)d->index : run->next_sequence++;
-        int64_t due = o->rate_limit ? run->start_ns + (int64_t)((double)i * 1e9 / (double)o->rate_limit) : bench_now_ns();
+        int64_t due =
+            o->rate_limit ? run->start_ns + (int64_t)((double)i * 1e9 / (double)o->rate_limit) : bench_now_ns();
         if (due >= run->stop_ns || (o->message_count && i >= (uint64_t)o->message_count)) break;
         sleep_until(run, due);
         if (!run->stop) one(d, due);

@@ -1,5 +1,5 @@
-/* The options of chronik-bench: one table for parsing, help, defaults and limits. Names are those of the chronik-bench that
- * came before, so that scripts go on working. */
+/* The options of chronik-bench: one table for parsing, help, defaults and limits. Names are those of the chronik-bench
+ * that came before, so that scripts go on working. */
 #include "bench.h"
 
 #include <errno.h>
@@ -28,11 +28,12 @@ typedef struct option {
 #define INT_MS (INT64_C(2147483647))
 
 static const option table[] = {
-    {'b', "bootstrap-servers", "host:port,…", "localhost:9092", "KAFKA_BOOTSTRAP_SERVERS", TEXT, AT(brokers), 0, 0, 0, NULL,
-     "The broker, or some of a cluster."},
+    {'b', "bootstrap-servers", "host:port,…", "localhost:9092", "KAFKA_BOOTSTRAP_SERVERS", TEXT, AT(brokers), 0, 0, 0,
+     NULL, "The broker, or some of a cluster."},
     {'t', "topic", "name", "chronik-bench", "KAFKA_TOPIC", TEXT, AT(topic), 0, 0, 0, NULL, "The topic."},
     {'m', "mode", NULL, "produce", NULL, CHOICE, AT(mode), 0, 0, 0, bench_modes,
-     "produce: as -c producers; consume: what is in the topic, from its start; round-trip: produce, and consume at the tail; "
+     "produce: as -c producers; consume: what is in the topic, from its start; round-trip: produce, and consume at the "
+     "tail; "
      "metadata: ask for the topic's metadata."},
     {'c', "concurrency", "clients", "64", NULL, NUMBER, AT(clients), 0, 1, 10000, NULL,
      "Clients, each with a connection of its own. There are at most as many consumers as partitions."},
@@ -41,14 +42,17 @@ static const option table[] = {
     {'d', "duration", "time", "60s", NULL, TIME, AT(duration_ms), AT(duration_given), 0, YEAR_MS, NULL,
      "How long to measure, after the warm-up; 0: until SIGINT. With -n and without -d: until all are sent."},
     {'w', "warmup-duration", "time", "5s", NULL, TIME, AT(warmup_ms), AT(warmup_given), 0, YEAR_MS, NULL,
-     "What happens in this time is verified, but not in the figures. Where it is not given, it is 0 with -n and for consume."},
+     "What happens in this time is verified, but not in the figures. Where it is not given, it is 0 with -n and for "
+     "consume."},
     {'n', "message-count", "messages", "0", NULL, NUMBER, AT(message_count), 0, 0, INT64_MAX, NULL,
      "End after so many messages or, for metadata, requests; 0: no limit."},
     {0, "rate-limit", "per-second", "0", NULL, NUMBER, AT(rate_limit), 0, 0, 100000000, NULL,
-     "Send at this constant rate, over all clients, whether answers come or not. Latency counts from the moment at which a "
+     "Send at this constant rate, over all clients, whether answers come or not. Latency counts from the moment at "
+     "which a "
      "message was to be sent. 0: each client keeps --in-flight messages underway."},
     {0, "in-flight", "messages", "1", NULL, NUMBER, AT(in_flight), 0, 1, 1000000, NULL,
-     "Messages of a producer that are underway at once, unless --rate-limit is given. 1: the next is sent when the last one "
+     "Messages of a producer that are underway at once, unless --rate-limit is given. 1: the next is sent when the "
+     "last one "
      "has been acknowledged. Some thousands, with --linger-ms 5, measure throughput."},
     {0, "acks", NULL, "all", NULL, CHOICE, AT(acks), 0, 0, 0, bench_acks, "What an acknowledgement means; -1 is all."},
     {0, "compression", NULL, "none", NULL, CHOICE, AT(compression), 0, 0, 0, bench_codecs, "Codec of the producers."},
@@ -65,7 +69,8 @@ static const option table[] = {
      "How long to wait for the answer to one request."},
     {0, "message-timeout-ms", "ms", "60000", NULL, NUMBER, AT(message_timeout_ms), 0, 1, INT_MS, NULL,
      "How long to try to deliver one message."},
-    {0, "csv-output", "file", "", NULL, TEXT, AT(csv_output), 0, 0, 0, NULL, "Write all figures and the histogram there."},
+    {0, "csv-output", "file", "", NULL, TEXT, AT(csv_output), 0, 0, 0, NULL,
+     "Write all figures and the histogram there."},
     {0, "json-output", "file", "", NULL, TEXT, AT(json_output), 0, 0, 0, NULL, "The same as JSON."},
     {0, "progress", NULL, NULL, NULL, FLAG, AT(progress), 0, 0, 0, NULL,
      "A line on standard error each second; so it is anyway where that is a terminal."},
@@ -76,7 +81,8 @@ static const option table[] = {
     {'v', "verbose", NULL, NULL, NULL, FLAG, AT(verbose), 0, 0, 0, NULL, "Show what librdkafka logs."},
     {0, "consumer-group", "name", NULL, NULL, WITHOUT_EFFECT, 0, 0, 0, 0, any_value, "Accepted, and without effect."},
     {0, "key-pattern", "pattern", NULL, NULL, WITHOUT_EFFECT, 0, 0, 0, 0, any_value, "Accepted, and without effect."},
-    {0, "payload-pattern", "pattern", NULL, NULL, WITHOUT_EFFECT, 0, 0, 0, 0, any_value, "Accepted, and without effect."},
+    {0, "payload-pattern", "pattern", NULL, NULL, WITHOUT_EFFECT, 0, 0, 0, 0, any_value,
+     "Accepted, and without effect."},
     {0, "validate", NULL, NULL, NULL, FLAG_WITHOUT_EFFECT, 0, 0, 0, 0, NULL,
      "Accepted, and without effect: every run is verified."},
     {0, "prometheus-port", "port", NULL, NULL, REFUSED, 0, 0, 0, 0, NULL,
@@ -129,8 +135,10 @@ static int help(void) {
          "  chronik-bench [OPTIONS]   run\n"
          "  chronik-bench version     print the version\n"
          "  chronik-bench help        print this\n\n"
-         "Times end in ms, s, m or h; a bare number is seconds. The default stands in brackets, then the short flag and the\n"
-         "environment variable. Exit codes: 0 done and verified; 1 it did not work, or figures differ; 2 wrong options.\n");
+         "Times end in ms, s, m or h; a bare number is seconds. The default stands in brackets, then the short flag "
+         "and the\n"
+         "environment variable. Exit codes: 0 done and verified; 1 it did not work, or figures differ; 2 wrong "
+         "options.\n");
     for (int i = 0; i < OPTIONS; i++) print_option(&table[i]);
     return BENCH_EXIT_OK;
 }
@@ -226,7 +234,8 @@ static int set_choice(const option *o, int64_t *field, const char *value) {
 
 static int add_property(const option *o, bench_options *to, const char *value) {
     if (!strchr(value, '=') || value[0] == '=') return wrong_value(o, value, "NAME=VALUE");
-    if (to->property_count == BENCH_PROPERTIES_MAX) return wrong_value(o, value, "taken: there are 64 properties already");
+    if (to->property_count == BENCH_PROPERTIES_MAX)
+        return wrong_value(o, value, "taken: there are 64 properties already");
     to->properties[to->property_count++] = value;
     return -1;
 }

@@ -128,13 +128,14 @@ static void print_verdict(const bench_options *o, const bench_result *r) {
     if (o->mode == BENCH_METADATA)
         printf("verified: %llu asked, all answered with %d partition%s\n", acked, r->partitions, s_of(r->partitions));
     else if (o->mode == BENCH_CONSUME)
-        printf("verified: %llu consumed, %s\n", read, r->early ? "with no offset left out" : "all that the end offsets promise");
+        printf("verified: %llu consumed, %s\n", read,
+               r->early ? "with no offset left out" : "all that the end offsets promise");
     else if (read == own)
         printf("verified: %llu %s, end offsets grew by as much, as many were read back\n", acked,
                o->acks ? "acknowledged" : "sent");
     else
-        printf("verified: %llu acknowledged and read back; end offsets grew by %lld, %llu of them of other producers\n", acked,
-               (long long)r->offsets_grown, read - own);
+        printf("verified: %llu acknowledged and read back; end offsets grew by %lld, %llu of them of other producers\n",
+               acked, (long long)r->offsets_grown, read - own);
 }
 
 void bench_report_text(const bench_options *o, const bench_result *r) {
@@ -146,7 +147,8 @@ void bench_report_text(const bench_options *o, const bench_result *r) {
         if (o->mode != BENCH_METADATA) printf(", %.2f MB/s", mb_s(r));
         putchar('\n');
     } else if (r->problem_count == 0) {
-        printf("nothing was measured: it ended %s; give it more to do\n", o->warmup_ms ? "in the warm-up" : "as it began");
+        printf("nothing was measured: it ended %s; give it more to do\n",
+               o->warmup_ms ? "in the warm-up" : "as it began");
     }
     print_latency(o, r);
     printf("this program used %.0f %% of a processor\n", r->cpu_percent);
@@ -235,8 +237,8 @@ bool bench_report_json(const bench_options *o, const bench_result *r) {
     fputs(",\n  \"intervals\": [", f);
     for (int i = 0; i < r->interval_count; i++) {
         const bench_interval *x = &r->intervals[i];
-        fprintf(f, "%s\n    {\"at_s\": %.3f, \"per_s\": %.1f, \"p50_ms\": %.6f, \"p99_ms\": %.6f, \"failed\": %llu}", i ? "," : "",
-                x->at_s, x->per_s, ms_of(x->p50_ns), ms_of(x->p99_ns), (unsigned long long)x->failed);
+        fprintf(f, "%s\n    {\"at_s\": %.3f, \"per_s\": %.1f, \"p50_ms\": %.6f, \"p99_ms\": %.6f, \"failed\": %llu}",
+                i ? "," : "", x->at_s, x->per_s, ms_of(x->p50_ns), ms_of(x->p99_ns), (unsigned long long)x->failed);
     }
     fputs("\n  ],\n  \"problems\": [", f);
     for (int i = 0; i < r->problem_count && i < BENCH_PROBLEMS_MAX; i++) {
@@ -256,7 +258,7 @@ static void put_csv_figures(FILE *f, const char *kind, const figures *all) {
     }
 }
 
-/* Lines of kind, name and value: a bucket's name is its upper bound in ms, an interval's the second at which it ends. */
+/* Lines of kind, name, value: a bucket's name is its upper bound in ms, an interval's the second at which it ends. */
 bool bench_report_csv(const bench_options *o, const bench_result *r) {
     FILE *f = open_file(o->csv_output);
     figures options = {0}, results = {0};
@@ -274,7 +276,8 @@ bool bench_report_csv(const bench_options *o, const bench_result *r) {
                 r->intervals[i].at_s, ms_of(r->intervals[i].p99_ns));
     for (int i = 0; i < BENCH_BUCKETS; i++)
         if (r->latency.buckets[i])
-            fprintf(f, "bucket_ms,%.6f,%llu\n", ms_of(bench_bucket_upper_ns(i)), (unsigned long long)r->latency.buckets[i]);
+            fprintf(f, "bucket_ms,%.6f,%llu\n", ms_of(bench_bucket_upper_ns(i)),
+                    (unsigned long long)r->latency.buckets[i]);
     for (int i = 0; i < r->problem_count && i < BENCH_PROBLEMS_MAX; i++) {
         fprintf(f, "problem,%d,", i + 1);
         put_csv_string(f, r->problems[i]);

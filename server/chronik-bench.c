@@ -6,12 +6,12 @@
  * Exit codes: 0 done and verified; 1 it did not work, or figures differ; 2 wrong options; 130 interrupted twice.
  *
  * A run: find or make the topic; ask for its end offsets; start clients (bench_load.c, bench_metadata.c) and let them
- * connect; start the clock; wait until the time is up, all is sent or SIGINT comes; wait for what is underway; ask for the end
- * offsets again; read back what lies between; compare. What was acknowledged, how far the end offsets moved and what
- * was read back must be the same for each partition, and the same records at the same offsets.
+ * connect; start the clock; wait until the time is up, all is sent or SIGINT comes; wait for what is underway; ask for
+ * the end offsets again; read back what lies between; compare. What was acknowledged, how far the end offsets moved and
+ * what was read back must be the same for each partition, and the same records at the same offsets.
  *
- * It uses librdkafka alone and nothing of libchronik's, so that it measures other brokers just as well. The first thread
- * plans and watches; see bench.h for the others. */
+ * It uses librdkafka alone and nothing of libchronik's, so that it measures other brokers just as well. The first
+ * thread plans and watches; see bench.h for the others. */
 #include "bench.h"
 
 #include <inttypes.h>
@@ -24,11 +24,11 @@
 
 enum {
     TICK_NS = 10000000,
-    STALL_S = 15,         /* consuming, without a record */
-    EOF_STALL_S = 2,      /* the same, where the broker says that there is no more */
-    SETTLE_S = 60,        /* consumers, to reach the end of the topic */
-    ACKS_NONE_S = 10,     /* what nobody acknowledges, to arrive */
-    PARTITIONS_TOLD = 5,  /* by name; of more only how many */
+    STALL_S = 15,        /* consuming, without a record */
+    EOF_STALL_S = 2,     /* the same, where the broker says that there is no more */
+    SETTLE_S = 60,       /* consumers, to reach the end of the topic */
+    ARRIVE_S = 10,       /* what not all replicas have acknowledged, to be there */
+    PARTITIONS_TOLD = 5, /* by name; of more only how many */
 };
 
 volatile int bench_interrupts;
@@ -138,7 +138,8 @@ static void add_parts(const bench_run *run, bench_result *r) {
 
 /* ---- comparing -------------------------------------------------------------------------------------------------- */
 
-static void compare_partitions(const bench_run *run, const bench_range *grown, const bench_run *reader, bench_result *r) {
+static void compare_partitions(const bench_run *run, const bench_range *grown, const bench_run *reader,
+                               bench_result *r) {
     int differing = 0;
     for (int p = 0; p < run->partitions; p++) {
         const bench_partition *part = &reader->parts[p];
@@ -151,8 +152,8 @@ static void compare_partitions(const bench_run *run, const bench_range *grown, c
         bench_result_problem(r,
                              "partition %d: %" PRId64 " %s, its end offset grew by %" PRId64 " (%" PRId64 " to %" PRId64
                              "), %" PRId64 " were read back%s",
-                             p, acked, run->options->acks ? "acknowledged" : "sent", written, grown[p].start, grown[p].end,
-                             part->own, part->foreign ? ", and some of other producers" : "");
+                             p, acked, run->options->acks ? "acknowledged" : "sent", written, grown[p].start,
+                             grown[p].end, part->own, part->foreign ? ", and some of other producers" : "");
     }
     if (differing > PARTITIONS_TOLD) bench_result_problem(r, "%d more partitions differ", differing - PARTITIONS_TOLD);
 }
@@ -167,13 +168,15 @@ static void compare_digests(const bench_run *run, const bench_run *reader, bench
 
 static void add_read_failures(const bench_run *reader, bench_result *r) {
     uint64_t bad = SUM(reader, bad), failed = SUM(reader, failed);
-    if (bad) bench_result_problem(r, "%" PRIu64 " records have another content than was written: %s", bad, reader->failure);
+    if (bad)
+        bench_result_problem(r, "%" PRIu64 " records have another content than was written: %s", bad, reader->failure);
     else if (failed) bench_result_problem(r, "consuming failed: %s", reader->failure);
 }
 
 static void compare(const bench_run *run, const bench_range *grown, const bench_run *reader, bench_result *r) {
     if (r->failed)
-        bench_result_problem(r, "%" PRIu64 " of %" PRIu64 " messages were not delivered: %s", r->failed, r->sent, run->failure);
+        bench_result_problem(r, "%" PRIu64 " of %" PRIu64 " messages were not delivered: %s", r->failed, r->sent,
+                             run->failure);
     else if (r->acked != r->sent)
         bench_result_problem(r, "%" PRIu64 " were sent, %" PRIu64 " acknowledged", r->sent, r->acked);
     if (reader != run) add_read_failures(reader, r);
@@ -242,7 +245,7 @@ static progress *progress_new(const bench_run *run, bench_result *r) {
     return p;
 }
 
-/* acks=0: what was sent may still be on its way. */
+/* With acks 0 what was sent may still be on its way, and with acks 1 to the replicas, before which it is not served. */
 static void query_after(bench *b, uint64_t acked) {
     int64_t began = bench_now_ns();
     for (;;) {
@@ -252,7 +255,7 @@ static void query_after(bench *b, uint64_t acked) {
             b->after[p].start = b->before[p].end;
             grown += b->after[p].end - b->after[p].start;
         }
-        if (b->options->acks || grown >= (int64_t)acked || seconds_since(began) > ACKS_NONE_S) return;
+        if (b->options->acks == BENCH_ACKS_ALL || grown >= (int64_t)acked || seconds_since(began) > ARRIVE_S) return;
         tick();
     }
 }
@@ -288,7 +291,7 @@ static void receive_rest(const bench_run *run, progress *p) {
     for (int64_t since = bench_now_ns(); SUM(run, received_own) < want; tick()) {
         uint64_t now = SUM(run, received);
         if (now != received) received = now, since = bench_now_ns();
-        bool at_eof = SUM(run, left_at_eof) == SUM(run, left);
+        bool at_eof = run->options->acks == BENCH_ACKS_ALL && SUM(run, left_at_eof) == SUM(run, left);
         if (seconds_since(since) > (at_eof ? EOF_STALL_S : STALL_S)) return;
         look(p);
     }
@@ -336,12 +339,13 @@ static void compare_consumed(const bench_run *run, const bench_range *ranges, be
         int64_t due = (r->interrupted || bench_now_ns() >= run->stop_ns ? part->next : ranges[p].end) - ranges[p].start;
         if (part->next < ranges[p].end) r->early = true;
         r->offsets_grown += ranges[p].end - ranges[p].start;
-        if (part->done) due = ranges[p].end - ranges[p].start;
+        if (part->done || part->at_eof) due = ranges[p].end - ranges[p].start;
         if (part->count == due) continue;
         if (++differing <= PARTITIONS_TOLD)
             bench_result_problem(r,
                                  "partition %d: offsets %" PRId64 " to %" PRId64 " are %" PRId64 " records, %" PRId64
-                                 " were consumed, the last at %" PRId64 " (a compacted topic, and transactions, leave offsets out)",
+                                 " were consumed, the last at %" PRId64
+                                 " (a compacted topic, and transactions, leave offsets out)",
                                  p, ranges[p].start, ranges[p].start + due, due, part->count, part->next - 1);
     }
     if (differing > PARTITIONS_TOLD) bench_result_problem(r, "%d more partitions differ", differing - PARTITIONS_TOLD);
@@ -362,8 +366,10 @@ static void consume(bench *b) {
         run.parts[p].want = *range;
     }
     if (records == 0)
-        bench_die(BENCH_EXIT_WRONG, "topic %s is empty; fill it first: chronik-bench -b %s -t %s -m produce -n 1000000 "
-                  "--in-flight 1000 --linger-ms 5", o->topic, o->brokers, o->topic);
+        bench_die(BENCH_EXIT_WRONG,
+                  "topic %s is empty; fill it first: chronik-bench -b %s -t %s -m produce -n 1000000 "
+                  "--in-flight 1000 --linger-ms 5",
+                  o->topic, o->brokers, o->topic);
     bench_report_head(o, r);
     double cpu = own_cpu_s();
     int64_t began = bench_now_ns();
@@ -398,7 +404,8 @@ static void metadata(bench *b) {
     r->cpu_percent = (own_cpu_s() - cpu) / seconds_since(run.start_ns) * 100;
     bench_run_join(&run);
     add_counts(&run, r);
-    if (r->failed) bench_result_problem(r, "%" PRIu64 " of %" PRIu64 " requests failed: %s", r->failed, r->sent, run.failure);
+    if (r->failed)
+        bench_result_problem(r, "%" PRIu64 " of %" PRIu64 " requests failed: %s", r->failed, r->sent, run.failure);
     else if (r->acked != r->sent)
         bench_result_problem(r, "%" PRIu64 " were asked, %" PRIu64 " answered", r->sent, r->acked);
     bench_metadata_free(&run);
