@@ -102,6 +102,8 @@ rd_kafka_t *bench_client_new(const bench_options *o, rd_kafka_type_t type, int c
  * partitions. */
 int bench_topic_prepare(const bench_options *o, rd_kafka_t *rk);
 void bench_topic_delete(const bench_options *o, rd_kafka_t *rk);
+/* After a load: is there still somebody to ask. */
+bool bench_broker_answers(rd_kafka_t *rk);
 /* Low and high watermark of each partition. */
 void bench_offsets_query(const bench_options *o, rd_kafka_t *rk, bench_range *ranges, int partitions);
 

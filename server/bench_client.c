@@ -133,6 +133,15 @@ static rd_kafka_resp_err_t ask(rd_kafka_t *rk, rd_kafka_topic_t *rkt, const stru
     return rc;
 }
 
+bool bench_broker_answers(rd_kafka_t *rk) {
+    const struct rd_kafka_metadata *md;
+    rd_kafka_poll(rk, 0); /* what was down may be up again */
+    all_down = false;
+    if (ask(rk, NULL, &md)) return false;
+    rd_kafka_metadata_destroy(md);
+    return true;
+}
+
 /* How many partitions the topic has, or 0 where there is none. */
 static int partitions_of(const bench_options *o, rd_kafka_t *rk, rd_kafka_topic_t *rkt) {
     const struct rd_kafka_metadata *md;

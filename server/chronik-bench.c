@@ -297,6 +297,16 @@ static void receive_rest(const bench_run *run, progress *p) {
     }
 }
 
+static void verify(bench *b, const bench_run *run) {
+    query_after(b, b->result->acked);
+    if (run->mode == BENCH_ROUND_TRIP) {
+        add_parts(run, b->result);
+        compare(run, b->after, run, b->result);
+    } else {
+        read_back(b, run);
+    }
+}
+
 static void produce(bench *b) {
     const bench_options *o = b->options;
     bench_result *r = b->result;
@@ -319,12 +329,12 @@ static void produce(bench *b) {
     if (round_trip) receive_rest(&run, watched);
     bench_run_join(&run);
     add_counts(&run, r);
-    query_after(b, r->acked);
-    if (round_trip) {
-        add_parts(&run, r);
-        compare(&run, b->after, &run, r);
+    if (r->failed && !bench_broker_answers(b->rk)) {
+        bench_result_problem(r, "%" PRIu64 " of %" PRIu64 " messages were not delivered: %s", r->failed, r->sent,
+                             run.failure);
+        bench_result_problem(r, "the broker does not answer any more, so nothing can be compared");
     } else {
-        read_back(b, &run);
+        verify(b, &run);
     }
     bench_load_free(&run);
     free(run.parts);
