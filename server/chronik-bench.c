@@ -25,7 +25,7 @@
 enum {
     TICK_NS = 10000000,
     STALL_S = 15,        /* consuming, without a record */
-    EOF_STALL_S = 2,     /* the same, where the broker says that there is no more */
+    EOF_STALL_S = 1,     /* the same, where the broker says that there is no more */
     SETTLE_S = 60,       /* consumers, to reach the end of the topic */
     ARRIVE_S = 10,       /* what not all replicas have acknowledged, to be there */
     PARTITIONS_TOLD = 5, /* by name; of more only how many */
