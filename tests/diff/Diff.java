@@ -191,7 +191,8 @@ class Diff extends Wire {
     static void prepareData() throws Exception {
         prepare(topic("t", 2, 1, KEEP), topic("empty", 1, 1, KEEP), topic("data", 1, 1, KEEP),
             topic("compact", 1, 1, "cleanup.policy", "compact"), topic("stamped", 1, 1, "message.timestamp.type", "LogAppendTime"),
-            topic("small", 1, 1, "max.message.bytes", "200"), topic("idem", 1, 1, KEEP), topic("plain", 1, 1), topic("bit", 1, 1, KEEP), topic("kept", 2, 1, KEEP));
+            topic("small", 1, 1, "max.message.bytes", "200"), topic("idem", 1, 1, KEEP), topic("plain", 1, 1), topic("bit", 1, 1, KEEP), topic("kept", 2, 1, KEEP),
+            topic("strict", 1, 1, "min.insync.replicas", "2"));
         call(ApiKeys.PRODUCE, 9, produce(9, "data", 0, -1, batch(A, B)));
         call(ApiKeys.PRODUCE, 9, produce(9, "data", 0, -1, packed(CompressionType.GZIP, A, B, B)));
     }
@@ -207,6 +208,8 @@ class Diff extends Wire {
         produceCase("unknown topic", "nope", 0, -1, batch(A));
         produceCase("unknown partition", "t", 9, -1, batch(A));
         produceCase("negative partition", "t", -1, -1, batch(A));
+        produceCase("too few replicas", "strict", 0, -1, batch(A));
+        produceCase("too few replicas, acks=1", "strict", 0, 1, batch(A));
         produceCase("no record data", "t", 0, -1, raw());
         produceCase("two batches", "t", 0, -1, raw(bytes(batch(A)), bytes(batch(B))));
         produceCase("a batch cut off", "t", 0, -1, raw(Arrays.copyOf(bytes(batch(A)), 40)));
