@@ -98,7 +98,8 @@ class Connection:
 
     def produce(self, topic, data, partition=0, acks=-1):
         """(error, base offset)"""
-        a = self.request(PRODUCE, 3, produce_body(topic, data, partition, acks))
+        # version 4: the first whose clients know KAFKA_STORAGE_ERROR (KIP-112)
+        a = self.request(PRODUCE, 4, produce_body(topic, data, partition, acks))
         return struct.unpack_from('>hq', a, 4 + 2 + len(topic) + 8)
 
     def end_offset(self, topic, partition=0):
