@@ -250,7 +250,7 @@ void cnk_fetch_collected(chronik_post *post) {
 /* A WAKE may come when the run has gone on: then it says nothing new. */
 void cnk_fetch_wake(chronik_post *post) {
     cnk_fetch_group *g = CNK_CONTAINER(post, cnk_fetch_group, wake_post);
-    g->wakes_seen++;
+    atomic_fetch_add_explicit(&g->wakes_seen, 1, memory_order_relaxed);
     g->again = g->busy;
     if (g->run->waiting && !g->run->done && !g->busy) collect(g->run, g);
 }

@@ -16,6 +16,8 @@
 #ifndef CNK_BROKER_FETCH_H
 #define CNK_BROKER_FETCH_H
 
+#include <stdatomic.h>
+
 #include "broker/internal.h"
 
 #define CNK_FETCH_FILE_PIECES_MAX 1024 /* batches read from WAL files for one partition of one answer */
@@ -91,8 +93,9 @@ struct cnk_fetch_group {
     bool read_committed;
     bool woken;          /* the owner's: WAKE is out, nothing more to say */
     uint64_t wakes_sent; /* the owner's */
-    uint64_t
-        wakes_seen;   /* home's, read by the owner at COLLECT: a WAKE that is still on its way must not be sent again */
+    /* home's; the owner looks at it at COLLECT, since a WAKE that is still on its way must not be sent again. Home may see one at
+     * that very moment: then it collects again (`again`), whichever the owner has read. */
+    _Atomic uint64_t wakes_seen;
     bool busy, again; /* home's: COLLECT is out; a WAKE came meanwhile */
 };
 

@@ -64,7 +64,7 @@ static void clear(cnk_fetch_group *g) {
     g->slab_count = g->slice_count = g->piece_count = 0;
     g->pinned = g->bytes = 0;
     g->any_error = false;
-    g->woken = g->wakes_sent != g->wakes_seen;
+    g->woken = g->wakes_sent != atomic_load_explicit(&g->wakes_seen, memory_order_relaxed);
 }
 
 static void disarm(cnk_fetch_group *g) {
