@@ -87,7 +87,8 @@ typedef enum chronik_raft_message_type {
 enum { /* flags of a message */
     CHRONIK_RAFT_REFUSED = 1,  /* replies: no */
     CHRONIK_RAFT_HANDOVER = 2, /* VOTE: the leader wants it so, do not mind that you hear from it [4.2.3] */
-    CHRONIK_RAFT_LOST = 4,     /* replies: this member has lost synced entries, and does not count */
+    CHRONIK_RAFT_LOST = 4,     /* replies: this member has lost synced entries, and does not count; PREVOTE: nor does it
+                                  stand, it only makes itself heard */
     CHRONIK_RAFT_REPAIRED = 8, /* APPEND, HEARTBEAT: and now it has all that was committed: it may count */
     CHRONIK_RAFT_SLEEP = 16    /* HEARTBEAT: let us sleep; HEARTBEAT_REPLY: agreed */
 };
@@ -95,7 +96,7 @@ enum { /* flags of a message */
 /* What the fields mean:
  *
  *   type             term           index                       log_term       commit              others
- *   PREVOTE          the one to be  last entry's                last entry's   -                   -
+ *   PREVOTE          the one to be; LOST: own  last entry's     last entry's   -                   -
  *   PREVOTE_REPLY    that one; REFUSED: own   -                 -              -                   -
  *   VOTE             the candidate's  last entry's              last entry's   -                   -
  *   VOTE_REPLY       own            -                           -              -                   -

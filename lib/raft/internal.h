@@ -177,6 +177,7 @@ void cnk_raft_commit_heard(chronik_raft *g, cnk_raft_out *out, const chronik_raf
 
 /* ---- vote.c, append.c, heartbeat.c, snapshot.c, transfer.c, read.c: one for each RPC ---- */
 void cnk_raft_stand(chronik_raft *g, cnk_raft_out *out);
+void cnk_raft_call(chronik_raft *g, cnk_raft_out *out);
 void cnk_raft_campaign(chronik_raft *g, cnk_raft_out *out, uint8_t flags);
 void cnk_raft_on_prevote(chronik_raft *g, cnk_raft_out *out, const chronik_raft_message *m);
 void cnk_raft_on_prevote_reply(chronik_raft *g, cnk_raft_out *out, const chronik_raft_message *m);

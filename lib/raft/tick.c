@@ -20,8 +20,12 @@ void cnk_raft_tick(chronik_raft *g, cnk_raft_out *out, uint32_t now) {
     }
     if (g->role == CHRONIK_RAFT_ROLE_LEADER)
         leader_tick(g, out, before);
-    else if (now - g->heard_ticks >= g->timeout_ticks && cnk_raft_electable(g))
+    else if (now - g->heard_ticks < g->timeout_ticks)
+        return;
+    else if (cnk_raft_electable(g))
         cnk_raft_stand(g, out);
+    else if (g->is_lost)
+        cnk_raft_call(g, out);
 }
 
 /* Whatever happens to a sleeping group but the passing of time. */

@@ -20,6 +20,14 @@ void cnk_raft_stand(chronik_raft *g, cnk_raft_out *out) {
         ask_all(g, out, CHRONIK_RAFT_PREVOTE, g->term + 1, 0);
 }
 
+/* A replica that has lost entries may not stand, and cannot be helped without a leader; the others may all be asleep
+ * (R12), each for the sake of a leader that is gone. A question that nobody grants wakes
+ * them. */
+void cnk_raft_call(chronik_raft *g, cnk_raft_out *out) {
+    cnk_raft_timer_reset(g);
+    ask_all(g, out, CHRONIK_RAFT_PREVOTE, g->term, CHRONIK_RAFT_LOST);
+}
+
 /* [3.4] "…increments its current term … votes for itself and issues RequestVote." */
 void cnk_raft_campaign(chronik_raft *g, cnk_raft_out *out, uint8_t flags) {
     cnk_raft_turn(g, flags & CHRONIK_RAFT_HANDOVER ? CNK_RAFT_CALLED : CNK_RAFT_PREVOTES_WON);
@@ -33,6 +41,7 @@ void cnk_raft_campaign(chronik_raft *g, cnk_raft_out *out, uint8_t flags) {
 
 /* [9.6] Yes, if we would vote for it, and do not hear from a leader ourselves. No promise: nothing is written. */
 void cnk_raft_on_prevote(chronik_raft *g, cnk_raft_out *out, const chronik_raft_message *m) {
+    if ((m->flags & CHRONIK_RAFT_LOST) && m->term >= g->term) return; /* it has woken us, and wants nothing else */
     bool granted = m->term > g->term && up_to_date(g, m) && !cnk_raft_hears_leader(g) &&
                    (!g->is_lost || CNK_RAFT_BUG(LOST_VOTES));
     chronik_raft_message *r = cnk_raft_send(g, out, CHRONIK_RAFT_PREVOTE_REPLY, m->from, g->vote_lsn);

@@ -25,7 +25,11 @@ static void print_message(const raft_world *w, const rw_message *x) {
     bool refused = m->flags & CHRONIK_RAFT_REFUSED;
     switch (m->type) {
     case CHRONIK_RAFT_PREVOTE:
-        printf("would you vote for me in term %u? my log ends at %llu of term %u", m->term, ull(m->index), m->log_term);
+        if (m->flags & CHRONIK_RAFT_LOST)
+            printf("I am here in term %u, and have lost entries", m->term);
+        else
+            printf("would you vote for me in term %u? my log ends at %llu of term %u", m->term, ull(m->index),
+                   m->log_term);
         break;
     case CHRONIK_RAFT_PREVOTE_REPLY: printf("%s in term %u", refused ? "I would not," : "I would", m->term); break;
     case CHRONIK_RAFT_VOTE:

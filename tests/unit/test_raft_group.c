@@ -496,6 +496,43 @@ START_TEST(test_a_member_wakes_the_others) {
 }
 END_TEST
 
+/* The leader comes back without what it had synced. It cannot stand, and the others sleep: perhaps the host's word of its
+ * new incarnation came before an old heartbeat that put them to sleep. It asks until they wake. */
+START_TEST(test_a_lost_leader_wakes_the_others) {
+    group(3);
+    settings.sleep_ticks = 20;
+    elect(&hosts[1]);
+    propose(&hosts[1], 3);
+    ticks_for_all(40);
+    uint64_t commit = hosts[2].commit;
+    crash(&hosts[1], 1);
+    start(&hosts[1], true);
+    for (int n = 0; n < 200 && status(&hosts[1]).lost; n++) {
+        ticks_for_all(1);
+        ck_assert_int_eq(status(&hosts[1]).role, CHRONIK_RAFT_ROLE_FOLLOWER);
+    }
+    ck_assert(!status(&hosts[1]).lost);
+    ck_assert(leads(&hosts[2]) || leads(&hosts[3]));
+    ck_assert_uint_ge(hosts[1].last, commit);
+}
+END_TEST
+
+/* What it asks promises nothing, however little the others have themselves. */
+START_TEST(test_nobody_would_vote_for_a_lost_replica) {
+    group(3);
+    crash(&hosts[1], 1);
+    start(&hosts[1], true);
+    for (int n = 0; n < 60; n++) {
+        tick(&hosts[1], 1), sync_host(&hosts[1]);
+        for (unsigned i = 0; i < post_count; i++) ck_assert_int_eq(post[i].m.type, CHRONIK_RAFT_PREVOTE);
+        deliver();
+        for (unsigned i = 0; i < post_count; i++) ck_assert_uint_ne(post[i].m.flags & CHRONIK_RAFT_REFUSED, 0);
+        settle();
+    }
+    ck_assert_uint_eq(status(&hosts[2]).term, 1);
+}
+END_TEST
+
 /* ---- the largest group ------------------------------------------------------------------------------------------ */
 
 /* A step of a group whose messages go nowhere. Returns how many it wants to send. */
@@ -638,6 +675,8 @@ int main(void) {
     tcase_add_test(t, test_a_proposal_while_falling_asleep);
     tcase_add_test(t, test_a_sleeping_group_survives_its_leader);
     tcase_add_test(t, test_a_member_wakes_the_others);
+    tcase_add_test(t, test_a_lost_leader_wakes_the_others);
+    tcase_add_test(t, test_nobody_would_vote_for_a_lost_replica);
     suite_add_tcase(s, t);
     t = tcase_create("anything");
     tcase_add_test(t, test_thirty_members);
