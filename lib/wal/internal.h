@@ -21,6 +21,7 @@ enum {
     CNK_WAL_FILE_ROWS_MAX = 262144,
     CNK_WAL_SPARES = 2,
     CNK_WAL_SLAB_POOL_MAX = 4,
+    CNK_WAL_SLAB_AHEAD_BYTES = CNK_WAL_SLAB_BYTES / 4, /* when so much of a slab is used, the next one is made */
     CNK_WAL_FIRST_FILE_BYTES = 16 << 20,
     CNK_WAL_LAST_RESORT_BYTES = 1 << 20, /* the first file on a full disk */
     CNK_WAL_RESERVE_BYTES = 4 << 20, /* for rows without data, or a quarter of a file */
@@ -196,6 +197,10 @@ struct cnk_wal_port {
     uint64_t slab_bytes;
     cnk_wal_slab *pool;
     size_t pool_count;
+    struct {
+        chronik_job job;
+        cnk_wal_slab *slab; /* a background job makes its pages; NULL: none is under way */
+    } ahead;
     uint64_t rows_appended;        /* of streams of this port, since it was opened */
     _Atomic uint64_t rows_durable; /* of them */
     bool fenced_told, blocked, draining;

@@ -43,6 +43,38 @@ static void cache_evict(cnk_wal_port *port) {
     }
 }
 
+/* New pages cost their first writer dearly: two megabytes to be cleared, and on a virtual machine to be had from its
+ * host first, milliseconds in all. So the next slab is made by a job, which touches each page. */
+static int64_t ahead_step(chronik_job *job) {
+    cnk_wal_slab *slab = CNK_CONTAINER(job, cnk_wal_port, ahead.job)->ahead.slab;
+    slab->data = cnk_pages_alloc(slab->size);
+    for (size_t pos = 0; slab->data && pos < slab->size; pos += CNK_WAL_ALIGN) ((volatile uint8_t *)slab->data)[pos] = 0;
+    return CHRONIK_JOB_DONE;
+}
+
+static void ahead_done(chronik_job *job) {
+    cnk_wal_port *port = CNK_CONTAINER(job, cnk_wal_port, ahead.job);
+    cnk_wal_slab *slab = port->ahead.slab;
+    port->ahead.slab = NULL;
+    if (slab->data) {
+        slab->refs = 1;
+        slab_release(slab);
+    } else {
+        cnk_free(slab);
+    }
+    if (port->draining) cnk_wal_kick(port);
+}
+
+static void slab_ahead(cnk_wal_port *port) {
+    cnk_wal_slab *slab = cnk_calloc(1, sizeof *slab);
+    if (!slab) return; /* it will be made when it is needed */
+    slab->port = port;
+    slab->size = CNK_WAL_SLAB_BYTES;
+    port->ahead.slab = slab;
+    port->ahead.job = (chronik_job){.loop = port->loop, .step = ahead_step, .done = ahead_done};
+    port->wal->io->jobs_ops->submit(port->wal->io->jobs, CHRONIK_LANE_BACKGROUND, &port->ahead.job);
+}
+
 static cnk_wal_slab *slab_new(cnk_wal_port *port, size_t size) {
     if (port->slab_count == port->slabs_capacity) {
         uint32_t capacity = port->slabs_capacity ? port->slabs_capacity * 2 : 16;
@@ -293,6 +325,7 @@ out:
     bool refused = data && (code == CHRONIK_EAGAIN || code == CHRONIK_ENOSPC);
     if (refused && move) want_moves(port, charge);
     else if (refused) want_room(port, charge);
+    else if (code == 0 && *ret_slab_pos >= CNK_WAL_SLAB_AHEAD_BYTES && !port->pool && !port->ahead.slab) slab_ahead(port);
     return code;
 }
 
@@ -418,7 +451,7 @@ static void tell_writable(cnk_wal_port *port) {
 
 static void tell_drained(cnk_wal_port *port) {
     cnk_wal *wal = port->wal;
-    if (!port->draining || port->rewrite.done) return; /* end() of rewrite.c kicks */
+    if (!port->draining || port->rewrite.done || port->ahead.slab) return; /* their ends kick */
     pthread_mutex_lock(&port->mutex);
     size_t len, rows;
     bool busy = cnk_wal_port_peek(port, &len, &rows) || port->blocks_in_flight > 0;
@@ -639,6 +672,8 @@ void cnk_wal_port_close(cnk_wal_port *port) {
         cnk_pages_free(slab->data, slab->size);
         cnk_free(slab);
     }
+    if (port->ahead.slab) cnk_pages_free(port->ahead.slab->data, port->ahead.slab->size);
+    cnk_free(port->ahead.slab);
     cnk_free(port->slabs);
     cnk_writer_free(&port->checkpoint_rows);
     cnk_free(port->checkpoint_gone);

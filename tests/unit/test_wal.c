@@ -243,6 +243,32 @@ static void check_stream(world *w, uint64_t id) {
     for (uint64_t n = st->released_index + 1; n <= last; n++) check_entry(w, s, n);
 }
 
+/* The pages of the next slab are there before it is needed, and it is the one that is used. */
+START_TEST(test_the_next_slab_is_made_ahead) {
+    world w;
+    world_new(&w);
+    stream_new(&w, 1);
+    ck_assert_int_eq(append_sized(&w, 1, 100000), 0);
+    wait_durable(&w, 1, 1);
+    ck_assert(w.port->pool_count == 0 && !w.port->ahead.slab); /* whoever writes little has one */
+    for (uint64_t n = 2; n <= 8; n++) {
+        ck_assert_int_eq(append_sized(&w, 1, 100000), 0);
+        wait_durable(&w, 1, n);
+    }
+    ck_assert(w.port->ahead.slab || w.port->pool_count == 1);
+    for (uint64_t n = 9; w.port->ahead.slab; n++) {
+        ck_assert_int_eq(append_sized(&w, 1, 100), 0);
+        wait_durable(&w, 1, n);
+    }
+    const cnk_wal_slab *next = w.port->pool;
+    ck_assert_ptr_nonnull(next);
+    for (int n = 0; n < 15; n++) ck_assert_int_eq(append_sized(&w, 1, 100000), 0);
+    ck_assert_uint_eq(w.port->slab_count, 2);
+    ck_assert_ptr_eq(w.port->slabs[(w.port->slab_first + 1) & (w.port->slabs_capacity - 1)], next);
+    world_remove(&w); /* the one after it may still be on its way */
+}
+END_TEST
+
 START_TEST(test_entries_survive_reopening) {
     world w;
     world_new(&w);
@@ -1059,6 +1085,7 @@ int main(void) {
     TCase *t = tcase_create("wal");
     tcase_set_timeout(t, 120);
     suite_add_tcase(suite, t);
+    tcase_add_test(t, test_the_next_slab_is_made_ahead);
     tcase_add_test(t, test_entries_survive_reopening);
     tcase_add_test(t, test_finds_by_offset_and_timestamp);
     tcase_add_test(t, test_state_changes_survive);
