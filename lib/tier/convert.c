@@ -307,12 +307,6 @@ void cnk_tier_job_done(chronik_job *job) {
 
 /* ---- on a port ---- */
 
-typedef struct walk {
-    cnk_wal_stream *stream;
-    uint64_t expected; /* the index that comes next */
-    bool stuck;
-} walk;
-
 static cnk_pack_row row_of(const cnk_wal_entry *e, uint32_t crc) {
     cnk_pack_row r = {.index = e->index,
                       .term = e->term,
@@ -348,11 +342,12 @@ static int add_entry(cnk_tier_port *p, const cnk_wal_place *place) {
 
 /* Entries that an earlier file had to leave (they were not committed then) and that have moved to another file since:
  * they come first, so that what is released is always without a gap. EAGAIN: the stream has to wait. */
-static int add_earlier(cnk_tier_port *p, walk *w, uint64_t before) {
-    uint64_t durable = cnk_wal_stream_state(w->stream)->durable_index;
+static int add_earlier(cnk_tier_port *p, const cnk_wal_stream *stream, uint64_t before) {
+    tier_walk *w = &p->walk;
+    uint64_t durable = cnk_wal_stream_state(stream)->durable_index;
     for (; w->expected < before; w->expected++) {
         cnk_wal_place place;
-        if (cnk_wal_find_index(w->stream, w->expected, &place)) continue; /* a repair has left a gap */
+        if (cnk_wal_find_index(stream, w->expected, &place)) continue; /* a repair has left a gap */
         if (w->expected > durable || p->list.entry_count >= p->rows_max) return CHRONIK_EAGAIN;
         int rc = add_entry(p, &place);
         if (rc) return rc;
@@ -360,9 +355,10 @@ static int add_earlier(cnk_tier_port *p, walk *w, uint64_t before) {
     return 0;
 }
 
-static int walk_stream_begin(cnk_tier_port *p, walk *w, cnk_wal_stream *stream) {
+static int walk_stream_begin(cnk_tier_port *p, cnk_wal_stream *stream) {
+    tier_walk *w = &p->walk;
     const cnk_wal_state *state = cnk_wal_stream_state(stream);
-    w->stream = stream;
+    w->stream = state->id;
     w->expected = state->released_index + 1;
     cnk_tier_lock(p->tier);
     const tier_stream *s = cnk_tier_stream_locked(p->tier, state->id, false);
@@ -373,36 +369,48 @@ static int walk_stream_begin(cnk_tier_port *p, walk *w, cnk_wal_stream *stream) 
     return rc ? cnk_error(&p->error, rc, 0, "no memory to list entries for a pack") : 0;
 }
 
-static int walk_file(cnk_tier_port *p) {
-    cnk_wal_walk it = {0};
-    cnk_wal_stream *stream;
-    cnk_wal_place place;
-    walk w = {NULL, 0, false};
-    int rc = 0;
+static void walk_begin(cnk_tier_port *p) {
+    p->walk = (tier_walk){0};
     cnk_pack_list_free(&p->list);
     p->source_count = 0;
     p->more = false;
-    while (rc == 0 && cnk_wal_walk_file(p->wal_port, p->file_seq, &it, &stream, &place)) {
-        if (stream != w.stream) rc = walk_stream_begin(p, &w, stream);
-        if (rc || w.stuck || place.entry.index < w.expected) continue;
-        if (p->list.entry_count >= p->rows_max) {
-            p->more = true;
-            break;
-        }
-        rc = add_earlier(p, &w, place.entry.index);
-        if (rc == 0) rc = add_entry(p, &place);
-        if (rc == 0) w.expected = place.entry.index + 1;
-        if (rc == CHRONIK_EAGAIN) { /* what could be listed goes first */
-            p->more = w.stuck = true;
-            rc = 0;
-        }
-    }
+}
+
+static int walk_end(cnk_tier_port *p, int rc) {
+    cnk_wal_walk_end(p->wal_port);
     if (rc == 0 && (rc = cnk_pack_list_end(&p->list)) != 0)
         cnk_error(&p->error, rc, 0, "no memory to list entries for a pack");
     if (rc == 0 && p->more && p->list.entry_count == 0)
         rc = cnk_error(&p->error, CHRONIK_EAGAIN, 0, "WAL file %u waits for entries that are not durable yet",
                        p->file_seq);
     return rc;
+}
+
+/* A slice of the walk, so that the loop turns in between; true: there is more. */
+static bool walk_on(cnk_tier_port *p) {
+    tier_walk *w = &p->walk;
+    cnk_wal_stream *stream;
+    cnk_wal_place place;
+    int rc = 0;
+    uint32_t left = CNK_TIER_WALK_SLICE;
+    for (; rc == 0 && left > 0 && cnk_wal_walk_file(p->wal_port, p->file_seq, &w->it, &stream, &place); left--) {
+        if (cnk_wal_stream_state(stream)->id != w->stream) rc = walk_stream_begin(p, stream);
+        if (rc || w->stuck || place.entry.index < w->expected) continue;
+        if (p->list.entry_count >= p->rows_max) {
+            p->more = true;
+            break;
+        }
+        rc = add_earlier(p, stream, place.entry.index);
+        if (rc == 0) rc = add_entry(p, &place);
+        if (rc == 0) w->expected = place.entry.index + 1;
+        if (rc == CHRONIK_EAGAIN) { /* what could be listed goes first */
+            p->more = w->stuck = true;
+            rc = 0;
+        }
+    }
+    if (rc == 0 && left == 0) return true;
+    p->result = walk_end(p, rc);
+    return false;
 }
 
 static void release(cnk_tier_port *p) {
@@ -437,7 +445,12 @@ void cnk_tier_port_run(chronik_post *post) {
     p->result = 0;
     p->error = (chronik_error)CHRONIK_ERROR_INIT;
     switch (p->asked) {
-    case ASK_WALK: p->result = walk_file(p); break;
+    case ASK_WALK: walk_begin(p); /* fall through */
+    case ASK_WALK_ON:
+        if (!walk_on(p)) break;
+        p->asked = ASK_WALK_ON;
+        p->loop->ops->post(p->loop->self, &p->ask);
+        return;
     case ASK_RELEASE: release(p); break;
     case ASK_REWRITE:
         cnk_wal_rewrite(p->wal_port, p->file_seq, rewritten, p);

@@ -67,7 +67,14 @@ typedef struct tier_rows { /* a cached row block */
 
 /* ---- ports and conversion ---- */
 
-typedef enum tier_asked { ASK_WALK, ASK_RELEASE, ASK_REWRITE } tier_asked;
+typedef enum tier_asked { ASK_WALK, ASK_WALK_ON, ASK_RELEASE, ASK_REWRITE } tier_asked;
+
+typedef struct tier_walk {
+    cnk_wal_walk it;
+    uint64_t stream;   /* the one at hand; 0: none yet */
+    uint64_t expected; /* the index that comes next in it */
+    bool stuck;
+} tier_walk;
 
 struct cnk_tier_port {
     cnk_tier *tier;
@@ -82,6 +89,7 @@ struct cnk_tier_port {
     uint32_t file_seq;
     uint32_t rows_max;
     int result;
+    tier_walk walk;
     bool more;      /* the walk ended before the file did */
     bool left_over; /* not all that is uncommitted could be rewritten */
     cnk_pack_list list;

@@ -47,11 +47,16 @@ typedef struct cnk_tier_options {
 } cnk_tier_options;
 
 #define CNK_TIER_OPTIONS_INIT                                                                                          \
-    { NULL, 0, UINT64_C(256) << 20, 250, UINT64_C(8) << 20, 0 }
+    { NULL, 0, UINT64_C(64) << 20, 250, UINT64_C(8) << 20, 0 }
 
 /* Limits. */
 #define CNK_TIER_READ_BYTES (2u << 20)    /* of a WAL file, at once */
 #define CNK_TIER_WALK_ROWS_MAX 131072u    /* entries that all ports together list for one pack */
+#ifdef CNK_TEST_HOOKS
+#define CNK_TIER_WALK_SLICE 3u
+#else
+#define CNK_TIER_WALK_SLICE 2048u         /* of them, listed in one turn of a loop */
+#endif
 #define CNK_TIER_SOURCES_MAX 255u         /* WAL files from which one pack takes entries */
 #define CNK_TIER_SCRATCHES_KEPT 2u        /* of CNK_PACK_BLOCK_BUFFER_BYTES, in which row blocks are read */
 #define CNK_TIER_HOLES_MAX 8u             /* missing ranges remembered for a stream */

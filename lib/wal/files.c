@@ -16,7 +16,7 @@
 #include "base/mem.h"
 #include "wal/internal.h"
 
-enum { FILL_BYTES = 1 << 20 };
+enum { FILL_BYTES = 1 << 20, FILL_CALM_NS = 4000000 };
 
 char *cnk_wal_path(const cnk_wal *wal, uint64_t number, const char *suffix) {
     size_t size = strlen(wal->dir) + strlen(suffix) + 24;
@@ -225,7 +225,11 @@ static bool spare_wanted(const cnk_wal *wal) {
     if (wal->need_bytes && !spare_there(wal, wal->need_bytes)) return true;
     if (wal->moves_wanted && cnk_wal_files_spare_count(wal) == 0) return true;
     if (cnk_wal_files_spare_count(wal) >= CNK_WAL_SPARES) return false;
-    return wal->open && wal->open->used * 4 >= wal->open->bytes;
+    return wal->open && cnk_wal_file_quarter_full(wal->open);
+}
+
+bool cnk_wal_file_quarter_full(const cnk_wal_file *f) {
+    return f->used * 4 >= f->bytes || f->rows_count * 4 >= CNK_WAL_FILE_ROWS_MAX;
 }
 
 /* What has been accepted must get through, or the checkpoints that free space could not: then the budget yields. */
@@ -342,6 +346,16 @@ static void prep_end(cnk_wal *wal, int code) {
     pthread_mutex_unlock(&wal->mutex);
 }
 
+/* Commits share the disk: while nothing presses, the zeros of a spare leave them most of it. */
+static int64_t prep_pause(cnk_wal *wal) {
+    pthread_mutex_lock(&wal->mutex);
+    const cnk_wal_file *f = wal->open;
+    bool calm = wal->prep.state == BG_FILL && !wal->waiting_for_spare && wal->need_bytes == 0 && !wal->moves_wanted &&
+                !atomic_load(&wal->shutdown) && f && f->used * 2 < f->bytes && f->rows_count * 2 < CNK_WAL_FILE_ROWS_MAX;
+    pthread_mutex_unlock(&wal->mutex);
+    return calm ? FILL_CALM_NS : 0;
+}
+
 static void prep_step(cnk_wal *wal) {
     int code = 0;
     if (wal->prep.state == BG_IDLE) {
@@ -443,27 +457,40 @@ static cnk_wal_file *footer_next(cnk_wal *wal) {
     return NULL;
 }
 
+/* In pieces, so that commits get to the disk in between. `buf` has room for FILL_BYTES. */
+static int footer_write(cnk_wal *wal, cnk_wal_file *f, uint8_t *buf) {
+    const chronik_disk_ops *ops = wal->io->disk_ops;
+    size_t blocks = f->blocks_count * 4, len = blocks + f->rows_count * CNK_WAL_ROW_BYTES;
+    cnk_wal_trailer t = {.uid = f->uid, .footer_pos = f->used, .footer_len = len, .blocks = f->blocks_count};
+    t.rows = f->rows_count;
+    t.last_lsn = f->last_lsn;
+    t.last_crc = f->last_crc;
+    t.footer_crc = cnk_wal_seed(f->uid);
+    struct iovec iov = {buf, 0};
+    int code = 0;
+    for (size_t at = 0, n = 0; at < len && code == 0; at += n) {
+        size_t k = 0;
+        n = len - at < FILL_BYTES ? len - at : FILL_BYTES;
+        for (; k < n && at + k < blocks; k += 4) cnk_store_le32(buf + k, f->block_rows[(at + k) / 4]);
+        if (k < n) memcpy(buf + k, f->rows + (at + k - blocks), n - k);
+        t.footer_crc = cnk_crc32c(t.footer_crc, buf, n);
+        iov.iov_len = (size_t)cnk_wal_align_up(n);
+        memset(buf + n, 0, iov.iov_len - n);
+        code = ops->write(wal->io->disk, f->handle, &iov, 1, f->used + at, NULL);
+    }
+    if (code) return code;
+    memset(buf, 0, CNK_WAL_ALIGN);
+    cnk_wal_trailer_put(buf, &t);
+    iov.iov_len = CNK_WAL_ALIGN;
+    code = ops->write(wal->io->disk, f->handle, &iov, 1, f->bytes - CNK_WAL_ALIGN, NULL);
+    return code ? code : ops->sync(wal->io->disk, f->handle, NULL);
+}
+
 /* Failing to write a footer costs a scan at the next start, nothing else. */
 static void footer_step(cnk_wal *wal, cnk_wal_file *f) {
-    size_t len = f->blocks_count * 4 + f->rows_count * CNK_WAL_ROW_BYTES;
-    size_t size = (size_t)cnk_wal_align_up(len);
-    uint8_t *buf = f->no_footer || len == 0 ? NULL : cnk_pages_alloc(size + CNK_WAL_ALIGN);
-    if (buf) {
-        for (size_t n = 0; n < f->blocks_count; n++) cnk_store_le32(buf + n * 4, f->block_rows[n]);
-        if (f->rows_count > 0) memcpy(buf + f->blocks_count * 4, f->rows, f->rows_count * CNK_WAL_ROW_BYTES);
-        cnk_wal_trailer t = {.uid = f->uid, .footer_pos = f->used, .footer_len = len, .blocks = f->blocks_count};
-        t.rows = f->rows_count;
-        t.last_lsn = f->last_lsn;
-        t.last_crc = f->last_crc;
-        t.footer_crc = cnk_crc32c(cnk_wal_seed(f->uid), buf, len);
-        cnk_wal_trailer_put(buf + size, &t);
-        struct iovec body = {buf, size}, trailer = {buf + size, CNK_WAL_ALIGN};
-        const chronik_disk_ops *ops = wal->io->disk_ops;
-        int code = ops->write(wal->io->disk, f->handle, &body, 1, f->used, NULL);
-        if (code == 0) code = ops->write(wal->io->disk, f->handle, &trailer, 1, f->bytes - CNK_WAL_ALIGN, NULL);
-        if (code == 0) (void)ops->sync(wal->io->disk, f->handle, NULL);
-        cnk_pages_free(buf, size + CNK_WAL_ALIGN);
-    }
+    uint8_t *buf = f->no_footer || f->blocks_count == 0 ? NULL : cnk_pages_alloc(FILL_BYTES);
+    if (buf) (void)footer_write(wal, f, buf);
+    cnk_pages_free(buf, FILL_BYTES);
     file_forget_rows(f);
     pthread_mutex_lock(&wal->mutex);
     f->footer_wanted = false;
@@ -518,5 +545,5 @@ int64_t cnk_wal_bg_step(chronik_job *job) {
     else if (checkpoint) checkpoint_step(wal);
     else if (filling || (prepare && !footer)) prep_step(wal);
     else footer_step(wal, footer);
-    return 0;
+    return !free_file && !checkpoint && !footer ? prep_pause(wal) : 0;
 }

@@ -201,6 +201,7 @@ struct cnk_wal_port {
         chronik_job job;
         cnk_wal_slab *slab; /* a background job makes its pages; NULL: none is under way */
     } ahead;
+    cnk_wal_walk *walk;            /* under way; NULL: none */
     uint64_t rows_appended;        /* of streams of this port, since it was opened */
     _Atomic uint64_t rows_durable; /* of them */
     bool fenced_told, blocked, draining;
@@ -286,6 +287,7 @@ struct cnk_wal {
     uint64_t last_activity_ns; /* [mutex] */
     uint64_t open_since_ns;    /* [mutex] when the open file got its first block; 0: none */
     bool seal_wanted;          /* [mutex] */
+    bool ahead;                /* [mutex] a quarter of the open file is used, and the background job knows */
     uint8_t *witness_block;    /* one aligned page */
     uint8_t *header_block;     /* one aligned page */
     cnk_histogram sync_ns;
@@ -355,6 +357,7 @@ static inline cnk_wal_extent *cnk_wal_extents_nth(const cnk_wal_extents *x, size
 void cnk_wal_state_apply(cnk_wal_state *state, const cnk_wal_row *row); /* what a row does to a stream's state */
 cnk_wal_stream *cnk_wal_stream_make(cnk_wal *wal, uint64_t id);
 void cnk_wal_stream_destroy(cnk_wal_stream *s);
+void cnk_wal_walk_leave(cnk_wal_port *port, const cnk_wal_stream *s); /* the stream is gone */
 
 /* port.c */
 void cnk_wal_port_complete(chronik_post *post);
@@ -380,6 +383,7 @@ void cnk_wal_files_remove(cnk_wal *wal, cnk_wal_file *f);         /* wal->mutex 
 cnk_wal_file *cnk_wal_files_spare(cnk_wal *wal, uint64_t bytes);  /* wal->mutex held: the lowest spare, or NULL */
 size_t cnk_wal_files_spare_count(const cnk_wal *wal);             /* wal->mutex held */
 void cnk_wal_file_leave(cnk_wal_file *file, uint32_t entries); /* entries of streams have left it; any thread, no mutex */
+bool cnk_wal_file_quarter_full(const cnk_wal_file *f);            /* wal->mutex held: time to prepare the next one */
 bool cnk_wal_files_next_affordable(const cnk_wal *wal);           /* wal->mutex held: a file more, if one is sealed early */
 uint64_t cnk_wal_file_room_needed(const cnk_wal_file *f, size_t more_blocks, size_t more_rows);
 int cnk_wal_sync_dir(cnk_wal *wal, chronik_error *err); /* fences on failure */

@@ -417,6 +417,7 @@ static void stream_gone(cnk_wal_port *port, cnk_wal_stream *s) {
     port->gone[port->gone_count++] = s->now.id;
     port->dropping--;
     cnk_wal_rewrite_forget(port, s);
+    cnk_wal_walk_leave(port, s);
     cnk_wal_stream_destroy(s);
 }
 

@@ -419,14 +419,30 @@ int cnk_wal_find_newest(const cnk_wal_stream *stream, int64_t offset, int64_t en
     return 0;
 }
 
+/* Rows may have gone since, at the front or at the end. */
+static size_t walk_row(const cnk_wal_extents *x, const cnk_wal_walk *it) {
+    if (it->row == 0) return 0;
+    if (it->row <= x->count && cnk_wal_extents_nth(x, it->row - 1)->row.e.index == it->index) return it->row;
+    size_t low = 0, high = x->count; /* the first row behind it */
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (cnk_wal_extents_nth(x, mid)->row.e.index > it->index) high = mid;
+        else low = mid + 1;
+    }
+    return low;
+}
+
 bool cnk_wal_walk_file(cnk_wal_port *port, uint32_t file_seq, cnk_wal_walk *it, cnk_wal_stream **ret_stream,
                        cnk_wal_place *ret_place) {
     cnk_list *node = it->stream ? it->stream : port->streams.next;
+    port->walk = it;
     for (; node != &port->streams; node = node->next, it->row = 0) {
         cnk_wal_stream *s = CNK_CONTAINER(node, cnk_wal_stream, link);
         it->stream = node;
+        it->row = walk_row(&s->extents, it);
         while (it->row < s->extents.count) {
             const cnk_wal_extent *x = cnk_wal_extents_nth(&s->extents, it->row++);
+            it->index = x->row.e.index;
             if (x->row.e.index > s->commit_index) break;
             if (!x->file || (uint32_t)x->file->number != file_seq) continue;
             place_of(s, x, ret_place);
@@ -435,5 +451,15 @@ bool cnk_wal_walk_file(cnk_wal_port *port, uint32_t file_seq, cnk_wal_walk *it, 
         }
     }
     it->stream = node;
+    port->walk = NULL;
     return false;
+}
+
+void cnk_wal_walk_end(cnk_wal_port *port) { port->walk = NULL; }
+
+void cnk_wal_walk_leave(cnk_wal_port *port, const cnk_wal_stream *s) {
+    cnk_wal_walk *it = port->walk;
+    if (!it || it->stream != &s->link) return;
+    it->stream = s->link.next;
+    it->row = 0;
 }

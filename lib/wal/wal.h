@@ -231,8 +231,14 @@ int64_t cnk_wal_file_read_raw(cnk_wal_file *file, uint64_t pos, size_t len, void
 /* ---- leaving the WAL -------------------------------------------------------------------------------------------- */
 
 /* Walks the entries of a sealed file that are live in this port's streams, committed ones only, by stream and index.
- * Start with *it zeroed; false at the end. The port's thread, without other calls between. */
-typedef struct cnk_wal_walk { void *stream; size_t row; } cnk_wal_walk;
+ * Start with *it zeroed; false at the end. The port's thread. Other calls may come between, and streams be dropped: then
+ * the walk goes on behind what it has told. A port has one walk at a time; one that is not walked to its end is ended. */
+typedef struct cnk_wal_walk {
+    void *stream;
+    size_t row; /* the next one; and the index of the one before */
+    uint64_t index;
+} cnk_wal_walk;
+void cnk_wal_walk_end(cnk_wal_port *port);
 bool cnk_wal_walk_file(cnk_wal_port *port, uint32_t file_seq, cnk_wal_walk *it, cnk_wal_stream **ret_stream,
                        cnk_wal_place *ret_place);
 

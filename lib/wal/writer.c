@@ -130,6 +130,7 @@ static cnk_wal_file *room_for(cnk_wal *wal, size_t len, size_t rows) {
     wal->header_prev_crc = wal->prev_crc;
     wal->commit_header = true;
     wal->open = spare;
+    wal->ahead = false;
     wal->open_since_ns = now_ns(wal);
     cnk_wal_bg_wake(wal);
     return spare;
@@ -321,6 +322,10 @@ static void finish_commit(cnk_wal *wal) {
     if (wal->commit_count > 0) wal->rows_lsn = last;
     wal->open->used += wal->commit_bytes;
     wal->commit_bytes = 0;
+    if (!wal->ahead && cnk_wal_file_quarter_full(wal->open)) {
+        wal->ahead = true;
+        cnk_wal_bg_wake(wal);
+    }
     atomic_store_explicit(&wal->durable_lsn, last, memory_order_release);
     wal->last_activity_ns = now_ns(wal);
     /* The witness is due sooner than what the timer may be set for. */

@@ -243,6 +243,53 @@ static void check_stream(world *w, uint64_t id) {
     for (uint64_t n = st->released_index + 1; n <= last; n++) check_entry(w, s, n);
 }
 
+static bool walk_next(world *w, cnk_wal_walk *it, uint64_t *ret_stream, uint64_t *ret_index) {
+    cnk_wal_stream *s;
+    cnk_wal_place place;
+    if (!cnk_wal_walk_file(w->port, (uint32_t)w->wal->open->number, it, &s, &place)) return false;
+    *ret_stream = cnk_wal_stream_state(s)->id;
+    *ret_index = place.entry.index;
+    return true;
+}
+
+/* Between its steps entries are released and truncated, streams appended to and dropped, that at which it stands, too. */
+START_TEST(test_a_walk_goes_on_behind_what_it_has_told) {
+    world w;
+    world_new(&w);
+    w.held = 2;
+    for (uint64_t id = 1; id <= 5; id++) stream_new(&w, id);
+    for (int n = 0; n < 100; n++) ck_assert_int_eq(append_sized(&w, (uint64_t)(n % 5) + 1, 100), 0);
+    wait_durable(&w, 5, 20);
+    cnk_wal_stream_commit_set(w.streams[2], 15);
+    cnk_wal_walk it = {0};
+    uint64_t stream = 0, index = 0;
+    for (uint64_t n = 1; n <= 4; n++) ck_assert(walk_next(&w, &it, &stream, &index) && stream == 1 && index == n);
+    cnk_wal_stream_release(w.streams[1], 2); /* some of what it has told */
+    ck_assert(walk_next(&w, &it, &stream, &index) && stream == 1 && index == 5);
+    cnk_wal_stream_release(w.streams[1], 7);
+    ck_assert(walk_next(&w, &it, &stream, &index) && stream == 1 && index == 8);
+    cnk_wal_stream_release(w.streams[1], 20);
+    for (uint64_t n = 1; n <= 15; n++) {
+        ck_assert(walk_next(&w, &it, &stream, &index) && stream == 2 && index == n);
+        if (n != 7) continue;
+        ck_assert_int_eq(cnk_wal_truncate(w.streams[2], 16), 0);
+        w.durable[2] = 16;
+    }
+    for (uint64_t n = 1; n <= 3; n++) ck_assert(walk_next(&w, &it, &stream, &index) && stream == 3 && index == n);
+    ck_assert_int_eq(cnk_wal_stream_drop(w.streams[3]), 0);
+    ck_assert_int_eq(cnk_wal_stream_drop(w.streams[4]), 0);
+    ck_assert_int_eq(append_sized(&w, 5, 100), 0);
+    wait_durable(&w, 5, 21); /* both are freed */
+    for (uint64_t n = 1; n <= 21; n++) ck_assert(walk_next(&w, &it, &stream, &index) && stream == 5 && index == n);
+    ck_assert(!walk_next(&w, &it, &stream, &index));
+    ck_assert_ptr_null(w.port->walk);
+    it = (cnk_wal_walk){0};
+    ck_assert(walk_next(&w, &it, &stream, &index) && stream == 2); /* 1 has left */
+    cnk_wal_walk_end(w.port);
+    world_remove(&w);
+}
+END_TEST
+
 /* The pages of the next slab are there before it is needed, and it is the one that is used. */
 START_TEST(test_the_next_slab_is_made_ahead) {
     world w;
@@ -1085,6 +1132,7 @@ int main(void) {
     TCase *t = tcase_create("wal");
     tcase_set_timeout(t, 120);
     suite_add_tcase(suite, t);
+    tcase_add_test(t, test_a_walk_goes_on_behind_what_it_has_told);
     tcase_add_test(t, test_the_next_slab_is_made_ahead);
     tcase_add_test(t, test_entries_survive_reopening);
     tcase_add_test(t, test_finds_by_offset_and_timestamp);
