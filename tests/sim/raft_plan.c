@@ -291,6 +291,27 @@ static bool all_agree(raft_world *w) {
     return true;
 }
 
+static bool member(const chronik_raft_config *c, unsigned id) {
+    bool in = false;
+    for (unsigned i = 0; i < c->voter_count; i++) in |= c->voters[i] == id;
+    for (unsigned i = 0; i < c->learner_count; i++) in |= c->learners[i] == id;
+    return in;
+}
+
+/* Whoever was cut off when its removal was committed asks for votes for ever, and wakes the others: its host takes it away. */
+static void removed_leave(raft_world *w) {
+    rw_node *l = rw_leader(w);
+    chronik_raft_config c;
+    if (!l || l->st.joint || l->st.config_index > l->st.commit_index) return;
+    chronik_raft_config_get(l->raft, &c);
+    for (unsigned i = 1; i <= w->pool; i++) {
+        rw_node *n = &w->node[i];
+        if (!n->up || member(&c, i)) continue;
+        rw_crash(w, n, 100);
+        n->gone = true;
+    }
+}
+
 static void show(raft_world *w) {
     for (unsigned i = 1; i <= w->pool; i++) {
         rw_node *n = &w->node[i];
@@ -321,6 +342,7 @@ void rw_look(raft_world *w) {
             rw_start(w, n);
         }
     }
+    if (!w->loading) removed_leave(w);
     if (!w->loading && all_agree(w)) {
         w->end = w->time;
         return;
