@@ -2,8 +2,8 @@
  *
  *   bench_wal --dir D [--kb 64] [--seconds 5] [--depth 2] [--file-mb 256] [--warm-mb 5 files]
  *
- * --depth: commits under way; while one is being synced the next one is built. 1 is a lone writer that waits for each,
- * and pays two messages between threads for it. Entries are released as they get old, so that files are recycled.
+ * --depth: entries under way; while some are being synced the next are gathered. 1 is a lone writer that waits for each,
+ * and pays two messages between threads for it; 128 are as many writers. Entries are released as they get old, so that files are recycled.
  * --warm-mb: written before the clock starts, so that what follows goes to recycled files, as rawdisk's goes to a filled
  * one; 0 measures the preparing of new files, too.
  * Prints one line of NAME=VALUE: mb_s, syncs_s, entries_s, and the percentiles of an entry from its append to its report. At the end
@@ -19,7 +19,7 @@
 #include "io/event.h"
 #include "wal/wal.h"
 
-enum { DEPTH_MAX = 64, KEEP = 256, SAMPLES_MAX = 4000000 };
+enum { DEPTH_MAX = 256, KEEP = 256, SAMPLES_MAX = 4000000 };
 
 static struct {
     cnk_event_loop *loop;

@@ -2,7 +2,9 @@
  *
  *   load cycle   --broker B --topic T [options]   produce as fast as it goes, check the end offsets, read all back
  *   load tail    --broker B --topic T [options]   the same with a consumer at the tail while producing
- *   load latency --broker B --topic T --rate R --seconds S [options]
+ *   load groups  --broker B --topic T [options]   then --consumers N (10) read all of it at once, each the whole
+ *   load latency --broker B --topic T --rate R --seconds S [options]   from the plan to the acknowledgement
+ *   load e2e     --broker B --topic T --rate R --seconds S [options]   from the plan to a consumer at the tail
  *
  * Options: --partitions N (1), --size BYTES (256), --mb MEGABYTES of payload (256), --codec C (none), --linger MS (5),
  * --pid P (the broker's process, for its CPU time), --no-create (the topic is there already), --warmup SECONDS (3),
@@ -27,15 +29,15 @@
 
 #include <librdkafka/rdkafka.h>
 
-enum { PARTITIONS_MAX = 1000, POOL = 4 << 20, HEADER = 16, CONSUME_BATCH = 10000, STALL_S = 60 };
+enum { PARTITIONS_MAX = 1000, POOL = 4 << 20, HEADER = 16, CONSUME_BATCH = 10000, STALL_S = 60, CONSUMERS_MAX = 32 };
 
 static struct {
     const char *broker, *topic, *codec, *linger;
-    int partitions, size, mb, pid, rate, seconds, warmup;
+    int partitions, size, mb, pid, rate, seconds, warmup, consumers;
     bool create;
     const char *set[16];
     int set_count;
-} opt = {.codec = "none", .linger = "5", .partitions = 1, .size = 256, .mb = 256, .warmup = 3, .create = true};
+} opt = {.codec = "none", .linger = "5", .partitions = 1, .size = 256, .mb = 256, .warmup = 3, .consumers = 10, .create = true};
 
 static unsigned char *pool;
 static _Atomic int64_t acked, failed;
@@ -130,8 +132,9 @@ static rd_kafka_t *client(rd_kafka_type_t type, rd_kafka_conf_t *conf) {
     return rk;
 }
 
-static int64_t *latency_us; /* of record i, by the plan; -1: not yet */
+static int64_t *latency_us; /* of record i, by the plan */
 static double latency_start;
+static bool to_consumer; /* the end is a consumer, not the acknowledgement */
 
 static void on_delivery(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaque) {
     (void)rk;
@@ -143,7 +146,7 @@ static void on_delivery(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaqu
     }
     if (m->offset != acked_of[m->partition]++) disorder = true;
     atomic_fetch_add_explicit(&acked, 1, memory_order_relaxed);
-    if (latency_us) {
+    if (latency_us && !to_consumer) {
         intptr_t i = (intptr_t)m->_private - 1;
         latency_us[i] = (int64_t)((now_s() - latency_start - (double)i / opt.rate) * 1e6);
     }
@@ -239,6 +242,7 @@ typedef struct consumption {
     rd_kafka_queue_t *q;
     _Atomic int64_t want; /* INT64_MAX until it is known */
     int64_t consumed, next_of[PARTITIONS_MAX];
+    const char *group;
     double first, last; /* when the first records came: librdkafka takes half a second to begin; when the last */
     int64_t first_count;
     bool good;
@@ -247,7 +251,7 @@ typedef struct consumption {
 
 static void consumer_start(consumption *c, int64_t offset) {
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
-    conf_set(conf, "group.id", "load");
+    conf_set(conf, "group.id", c->group ? c->group : "load");
     conf_set(conf, "enable.auto.commit", "false");
     conf_set(conf, "auto.offset.reset", "error");
     conf_set(conf, "enable.partition.eof", "true");
@@ -280,6 +284,10 @@ static void consume_one(consumption *c, const rd_kafka_message_t *m) {
                     m->partition, m->offset, *next);
         c->good = false;
     }
+    if (latency_us && to_consumer) {
+        int64_t i = *next * opt.partitions + m->partition;
+        latency_us[i] = (int64_t)((now_s() - latency_start - (double)i / opt.rate) * 1e6);
+    }
     ++*next;
     c->consumed++;
 }
@@ -289,7 +297,7 @@ static void consume_run(consumption *c) {
     static _Thread_local rd_kafka_message_t *batch[CONSUME_BATCH];
     double since = now_s();
     while (c->good && c->consumed < c->want) {
-        ssize_t n = rd_kafka_consume_batch_queue(c->q, 100, batch, CONSUME_BATCH);
+        ssize_t n = rd_kafka_consume_batch_queue(c->q, 100, batch, to_consumer ? 1 : CONSUME_BATCH);
         for (ssize_t i = 0; i < n; i++) {
             consume_one(c, batch[i]);
             rd_kafka_message_destroy(batch[i]);
@@ -375,6 +383,38 @@ static int mode_tail(void) {
     return good ? 0 : 1;
 }
 
+static int mode_groups(void) {
+    static consumption c[CONSUMERS_MAX];
+    static char names[CONSUMERS_MAX][16];
+    pthread_t threads[CONSUMERS_MAX];
+    int64_t count = record_count(), consumed = 0;
+    rd_kafka_t *rk = producer();
+    produce_all(rk, count);
+    bool good = produced_well(rk, count);
+    rd_kafka_destroy(rk);
+    double cpu = cpu_s(), began = 0, end = 0;
+    for (int i = 0; i < opt.consumers; i++) {
+        snprintf(names[i], sizeof names[i], "load-%d", i);
+        c[i].group = names[i];
+        c[i].want = count;
+        consumer_start(&c[i], RD_KAFKA_OFFSET_BEGINNING);
+        if (pthread_create(&threads[i], NULL, consume_thread, &c[i])) die("thread", "none");
+    }
+    for (int i = 0; i < opt.consumers; i++) pthread_join(threads[i], NULL);
+    cpu = cpu_s() - cpu;
+    for (int i = 0; i < opt.consumers; i++) {
+        if (began == 0 || c[i].first < began) began = c[i].first;
+        if (c[i].last > end) end = c[i].last;
+        consumed += c[i].consumed;
+        good = good && c[i].good && c[i].consumed == acked;
+        consumer_stop(&c[i]);
+    }
+    double gb = (double)consumed * opt.size / 1e9;
+    printf("verified=%d acked=%" PRId64 " consumed=%" PRId64 " groups_mb_s=%.1f groups_cpu_s_gb=%.2f\n", good,
+           (int64_t)acked, consumed, end > began ? gb * 1000 / (end - began) : 0, cpu / gb);
+    return good ? 0 : 1;
+}
+
 static _Atomic bool stop_polling;
 
 static void *poll_thread(void *arg) {
@@ -397,8 +437,16 @@ static int mode_latency(void) {
     rd_kafka_topic_t *rkt = rd_kafka_topic_new(rk, opt.topic, NULL);
     int64_t low, high; /* connect before the clock runs */
     rd_kafka_query_watermark_offsets(rk, opt.topic, 0, &low, &high, 30000);
-    pthread_t thread;
+    static consumption c;
+    c.want = count;
+    pthread_t thread, consumer;
     if (pthread_create(&thread, NULL, poll_thread, rk)) die("thread", "none");
+    if (to_consumer) {
+        consumer_start(&c, RD_KAFKA_OFFSET_END);
+        if (pthread_create(&consumer, NULL, consume_thread, &c)) die("thread", "none");
+        for (double since = now_s(); c.at_end < opt.partitions; usleep(1000))
+            if (now_s() - since > STALL_S) die("consume", "does not reach the tail");
+    }
     double cpu = 0, cpu_began = 0;
     latency_start = now_s();
     for (int64_t i = 0; i < count;) {
@@ -412,7 +460,7 @@ static int mode_latency(void) {
                                     (void *)(intptr_t)(i + 1)))
                 usleep(100);
         }
-        struct timespec nap = {0, 200000};
+        struct timespec nap = {0, to_consumer ? 50000 : 200000};
         nanosleep(&nap, NULL);
     }
     double percent = (cpu_s() - cpu) / (now_s() - cpu_began) * 100;
@@ -426,10 +474,12 @@ static int mode_latency(void) {
     rd_kafka_topic_destroy(rkt);
     bool good = produced_well(rk, count);
     rd_kafka_destroy(rk);
-    static consumption c;
-    c.want = count;
-    consumer_start(&c, RD_KAFKA_OFFSET_BEGINNING);
-    consume_run(&c);
+    if (!to_consumer) {
+        consumer_start(&c, RD_KAFKA_OFFSET_BEGINNING);
+        consume_run(&c);
+    } else {
+        pthread_join(consumer, NULL);
+    }
     consumer_stop(&c);
     good = good && c.good && c.consumed == acked;
     int64_t *l = latency_us + skip;
@@ -460,7 +510,7 @@ int main(int argc, char **argv) {
                    {"--partitions", NULL, &opt.partitions}, {"--size", NULL, &opt.size},
                    {"--mb", NULL, &opt.mb},                 {"--pid", NULL, &opt.pid},
                    {"--rate", NULL, &opt.rate},             {"--seconds", NULL, &opt.seconds},
-                   {"--warmup", NULL, &opt.warmup}};
+                   {"--warmup", NULL, &opt.warmup},         {"--consumers", NULL, &opt.consumers}};
         bool known = false;
         for (size_t k = 0; k < sizeof all / sizeof all[0] && !known; k++) {
             if (strcmp(argv[i], all[k].name) != 0) continue;
@@ -478,6 +528,8 @@ int main(int argc, char **argv) {
     if (opt.create) topic_create();
     if (strcmp(mode, "cycle") == 0) return mode_cycle();
     if (strcmp(mode, "tail") == 0) return mode_tail();
-    if (strcmp(mode, "latency") == 0 && opt.rate > 0 && opt.seconds > 0) return mode_latency();
+    to_consumer = strcmp(mode, "e2e") == 0;
+    if (strcmp(mode, "groups") == 0 && opt.consumers > 0 && opt.consumers <= CONSUMERS_MAX) return mode_groups();
+    if ((strcmp(mode, "latency") == 0 || to_consumer) && opt.rate > 0 && opt.seconds > 0) return mode_latency();
     die("unknown mode", mode);
 }
