@@ -18,17 +18,6 @@ static inline uint64_t cnk_counter_get(const cnk_counter *c) {
     return atomic_load_explicit(&c->value, memory_order_relaxed);
 }
 
-/* Log-linear buckets: 16 for each power of two, relative error at most 6.25 %. Values are unitless (callers use ns). */
-#define CNK_HISTOGRAM_BUCKETS 976
-typedef struct cnk_histogram {
-    cnk_counter buckets[CNK_HISTOGRAM_BUCKETS];
-    cnk_counter count, sum, max;
-} cnk_histogram;
-
-void cnk_histogram_add(cnk_histogram *h, uint64_t value);
-uint64_t cnk_histogram_quantile(const cnk_histogram *h, double q); /* upper bound of the bucket; 0 where empty */
-void cnk_histogram_merge(cnk_histogram *into, const cnk_histogram *from);
-
 /* How long requests took, in the few buckets that monitoring wants: 1, 2.5, 5 … times a power of ten. */
 #define CNK_LATENCY_BUCKETS 17 /* the last one has no upper bound */
 typedef struct cnk_latency {
@@ -41,5 +30,17 @@ typedef struct cnk_latency_counts { /* as read; not cumulative */
 extern const uint64_t cnk_latency_bounds_ns[CNK_LATENCY_BUCKETS - 1]; /* upper, inclusive */
 void cnk_latency_add(cnk_latency *l, uint64_t ns);
 void cnk_latency_read(const cnk_latency *l, cnk_latency_counts *add_to);
+
+/* How many, how large: a bucket for each power of four from 1 on. */
+#define CNK_SIZES_BUCKETS 14 /* the last one has no upper bound; that of bucket i is 4^i */
+typedef struct cnk_sizes {
+    cnk_counter buckets[CNK_SIZES_BUCKETS], sum;
+} cnk_sizes;
+typedef struct cnk_sizes_counts { /* as read; not cumulative */
+    uint64_t buckets[CNK_SIZES_BUCKETS], sum;
+} cnk_sizes_counts;
+
+void cnk_sizes_add(cnk_sizes *s, uint64_t n);
+void cnk_sizes_read(const cnk_sizes *s, cnk_sizes_counts *add_to);
 
 #endif

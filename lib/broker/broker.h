@@ -63,6 +63,7 @@ typedef struct cnk_context {
     cnk_text client_id;
     const chronik_address *peer, *local; /* NULL: in-process */
     uint64_t deadline_ns;                /* of the loop's clock; 0: none */
+    uint64_t begun_ns;                   /* of the loop's clock, when the request had come; 0: nobody has looked */
 } cnk_context;
 
 /* ---- life ------------------------------------------------------------------------------------------------------- */
@@ -204,6 +205,7 @@ struct cnk_produce {
     /* answered: after starting: does the broker still need the parts' record data? Where not, the caller may reuse that
      * memory at once (but not the parts). From CNK_DONE or `done` on it never does. */
     bool data_needed;
+    uint64_t ended_ns; /* of the loop's clock, when it was done */
     /* the broker's */
     cnk_shard *shard;
     size_t open_parts, cancels;
@@ -270,6 +272,7 @@ struct cnk_fetch {
     void *arg;
     /* answered */
     uint64_t bytes; /* of all parts */
+    uint64_t ended_ns; /* of the loop's clock, when it was done */
     /* the broker's */
     cnk_shard *shard;
     struct cnk_fetch_run *run;
@@ -669,11 +672,20 @@ void cnk_broker_quorum(cnk_shard *shard, cnk_quorum *ret_quorum);
 
 /* ---- looking ---------------------------------------------------------------------------------------------------- */
 
+/* Any thread. An operation that finds no room waits, goes another way, or is refused: each counts as refused. */
+typedef struct cnk_shard_budget {
+    uint64_t limit, used, refused;
+} cnk_shard_budget;
+
 typedef struct cnk_shard_stats {
     uint64_t produce_parts, produce_bytes, produce_records, fetch_parts, fetch_bytes, fetch_cold_bytes;
     uint64_t fetch_ahead_bytes; /* of the cold ones: had been read before they were asked for */
     uint64_t stored_records; /* committed */
     uint64_t partitions, connections, producers, waiting_parts, waiting_fetches, pinned_bytes, cold_bytes;
+    uint64_t producers_evicted; /* over a cap: forgotten before their time */
+    cnk_shard_budget pinned, cold; /* bytes: hot ones that answers hold, buffers of cold reads */
+    cnk_shard_budget waiting;      /* parts: that wait for room or a conversion */
+    cnk_coord_stats groups;
     cnk_latency_counts produce_latency, fetch_latency; /* from an operation's start until it is done */
 } cnk_shard_stats;
 void cnk_shard_stats_get(cnk_shard *shard, cnk_shard_stats *ret_stats); /* any thread; a little stale */

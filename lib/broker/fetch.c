@@ -49,8 +49,9 @@ int cnk_broker_fetch(cnk_shard *shard, cnk_fetch *op) {
     if (rc == 0) {
         uint64_t wait_ns = op->max_wait_ms > 0 ? (uint64_t)op->max_wait_ms * 1000000u : 0;
         run->expired = wait_ns == 0;
-        run->begun_ns = cnk_shard_now_ns(shard);
-        if (wait_ns > 0) rc = cnk_shard_deadline_set(shard, &run->deadline, run->begun_ns + wait_ns);
+        uint64_t now = cnk_shard_now_ns(shard);
+        run->begun_ns = op->context && op->context->begun_ns ? op->context->begun_ns : now;
+        if (wait_ns > 0) rc = cnk_shard_deadline_set(shard, &run->deadline, now + wait_ns);
     }
     if (rc != 0) {
         run_free(run);
@@ -375,6 +376,7 @@ static bool cold_begin(cnk_fetch_run *run) {
     if (shard->cold_bytes > 0 && shard->cold_bytes + run->cold_reserved > shard->broker->options.fetch_cold_bytes_max) {
         run->cold_reserved = 0;
         if (!run->expired) {
+            cnk_counter_add(&shard->stats.cold_refused, 1);
             cnk_list_push_back(&shard->cold_waiting, &run->cold_node);
             return false;
         }
@@ -449,7 +451,8 @@ void cnk_fetch_converted(cnk_fetch_run *run) {
 }
 
 static void end(cnk_fetch_run *run) {
-    cnk_latency_add(&run->home->stats.fetch_latency, cnk_shard_now_ns(run->home) - run->begun_ns);
+    run->op->ended_ns = cnk_shard_now_ns(run->home);
+    cnk_latency_add(&run->home->stats.fetch_latency, run->op->ended_ns - run->begun_ns);
     run->done = true;
     if (!run->starting) run->op->done(run->op);
 }
@@ -462,6 +465,7 @@ static void give_answers(cnk_fetch_run *run) {
         if (part->group == NO_GROUP) continue;
         cnk_fetch_group *g = &run->groups[part->group];
         cnk_fetch_want *w = &g->wants[part->slot];
+        w->given = 0;
         part->error = run->canceled ? CHRONIK_ECANCELED : w->error;
         part->leader_id = w->leader_id;
         part->leader_epoch_now = w->leader_epoch_now;
@@ -480,6 +484,7 @@ static void give_answers(cnk_fetch_run *run) {
             part->slice_count = w->read.rope.slice_count;
             part->bytes = (uint32_t)w->read.rope.len;
         }
+        w->given = part->bytes;
         op->bytes += part->bytes;
     }
     cnk_counter_add(&run->home->stats.fetch_bytes, op->bytes);

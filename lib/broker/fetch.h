@@ -67,6 +67,7 @@ typedef struct cnk_fetch_want {
     /* the owner's waiter */
     cnk_list armed; /* in the partition's list */
     cnk_fetch_group *group;
+    uint32_t given; /* bytes that were answered; the owner counts them when it is released */
     /* the reading job */
     uint32_t allotted;
     bool one_always;

@@ -33,6 +33,10 @@ void cnk_fetch_collect(chronik_post *post) {
 
 void cnk_fetch_release(chronik_post *post) {
     cnk_fetch_group *g = CNK_CONTAINER(post, cnk_fetch_group, release_post);
+    for (size_t i = 0; i < g->want_count; i++) {
+        cnk_partition *p = g->wants[i].given > 0 ? cnk_shard_partition(g->owner, g->wants[i].stream) : NULL;
+        if (p) cnk_counter_add(&p->leader->bytes_out, g->wants[i].given);
+    }
     clear(g);
     post->run = cnk_fetch_released;
     cnk_shard_post(g->owner, g->home, post);
@@ -132,6 +136,7 @@ static int gather(cnk_fetch_group *g, cnk_fetch_want *w, const cnk_log *log) {
         }
         bool over = g->owner->pinned_bytes + piece.bytes > g->owner->broker->options.fetch_pinned_bytes_max;
         bool hot = piece.where == CNK_LOG_HOT && !over && g->slice_count < CNK_FETCH_SLICES_MAX;
+        if (piece.where == CNK_LOG_HOT && over) cnk_counter_add(&g->owner->stats.pinned_refused, 1);
         if (taken > 0 && hot != (w->hot_bytes > 0)) return 0;
         if (!hot && w->piece_count == CNK_FETCH_FILE_PIECES_MAX) return 0;
         int rc = hot ? add_hot(g, w, &piece) : add_file(g, w, &piece);

@@ -87,7 +87,7 @@ struct cnk_shard {
     size_t conversions;
     cnk_list cutting;         /* delete records parts whose cut is not durable yet, on the owner */
     cnk_list lookups_waiting; /* list offsets parts that wait for a job, on the owner */
-    size_t lookups, cold_bytes, pinned_bytes, parts_waiting;
+    size_t lookups, cold_bytes, pinned_bytes;
     cnk_rope_pool *read_pool;  /* memory of cold reads */
     cnk_deadline read_pool_trim; /* set while the pool may keep memory */
     cnk_list aheads;             /* what is read ahead, or may be: fetch_ahead.c */
@@ -123,6 +123,7 @@ struct cnk_shard {
         cnk_counter produce_parts, produce_bytes, produce_records, fetch_parts, fetch_bytes, fetch_cold_bytes;
         cnk_counter partitions, connections, producers, waiting_parts, waiting_fetches, pinned_bytes, cold_bytes;
         cnk_counter stored_records, fetch_ahead_bytes;
+        cnk_counter pinned_refused, cold_refused, parts_refused, producers_evicted;
         cnk_latency produce_latency, fetch_latency;
     } stats;
 };

@@ -63,7 +63,8 @@ int cnk_broker_produce(cnk_shard *shard, cnk_produce *op) {
     op->deadline = (cnk_deadline){.fire = on_deadline};
     cnk_list_init(&op->node);
     cnk_list_init(&op->done_node);
-    op->begun_ns = cnk_shard_now_ns(shard);
+    bool known = op->context && op->context->begun_ns;
+    op->begun_ns = known ? op->context->begun_ns : cnk_shard_now_ns(shard);
     int rc = cnk_shard_deadline_set(shard, &op->deadline, op->begun_ns + (uint64_t)timeout_ms * 1000000u);
     if (rc != 0) return rc;
     for (size_t i = 0; i < op->part_count; i++) {
@@ -88,7 +89,8 @@ int cnk_broker_produce(cnk_shard *shard, cnk_produce *op) {
     op->starting = false;
     if (op->open_parts == 0) {
         cnk_shard_deadline_clear(shard, &op->deadline);
-        cnk_latency_add(&shard->stats.produce_latency, cnk_shard_now_ns(shard) - op->begun_ns);
+        op->ended_ns = cnk_shard_now_ns(shard);
+        cnk_latency_add(&shard->stats.produce_latency, op->ended_ns - op->begun_ns);
         return CNK_DONE;
     }
     for (size_t i = 0; i < op->part_count && !op->data_needed; i++) {
@@ -119,7 +121,8 @@ void cnk_produce_flush(cnk_shard *shard) {
         cnk_list_remove(&op->node);
         cnk_shard_deadline_clear(shard, &op->deadline);
         op->data_needed = false;
-        cnk_latency_add(&shard->stats.produce_latency, now > op->begun_ns ? now - op->begun_ns : 0);
+        op->ended_ns = now > op->begun_ns ? now : op->begun_ns;
+        cnk_latency_add(&shard->stats.produce_latency, op->ended_ns - op->begun_ns);
         op->done(op);
     }
 }
@@ -257,7 +260,8 @@ static bool needs_conversion(const cnk_produce_part *part) {
 
 static void enqueue(cnk_partition *p, cnk_produce_part *part) {
     cnk_shard *shard = p->shard;
-    if (shard->parts_waiting >= shard->broker->options.waiting_parts_max) {
+    if (cnk_counter_get(&shard->stats.waiting_parts) >= shard->broker->options.waiting_parts_max) {
+        cnk_counter_add(&shard->stats.parts_refused, 1);
         refuse(p, part, CHRONIK_EAGAIN);
         return;
     }
@@ -270,7 +274,7 @@ static void enqueue(cnk_partition *p, cnk_produce_part *part) {
         }
         part->step = STEP_CONVERTING;
     }
-    shard->parts_waiting++;
+    cnk_counter_add(&shard->stats.waiting_parts, 1);
     cnk_list_push_back(&p->fifo, &part->node);
     if (!cnk_list_linked(&p->blocked_node)) cnk_list_push_back(&shard->blocked, &p->blocked_node);
 }
@@ -286,6 +290,10 @@ static int propose(cnk_partition *p, cnk_produce_part *part) {
     if (rc != 0 && rc != CHRONIK_EDUPLICATE) {
         refuse(p, part, rc);
         return 0;
+    }
+    if (rc == 0) {
+        cnk_counter_add(&p->leader->messages_in, (uint64_t)part->batch.count);
+        cnk_counter_add(&p->leader->bytes_in, part->batch.len);
     }
     part->index = place.index;
     part->base_offset = place.base_offset;
@@ -344,7 +352,7 @@ void cnk_produce_retry(cnk_partition *p) {
     while (!cnk_list_empty(&p->fifo)) {
         cnk_produce_part *part = CNK_CONTAINER(p->fifo.next, cnk_produce_part, node);
         if (part->step == STEP_CONVERTING || propose(p, part) == CHRONIK_EAGAIN) return;
-        p->shard->parts_waiting--;
+        cnk_counter_sub(&p->shard->stats.waiting_parts, 1);
     }
     cnk_list_remove(&p->blocked_node);
 }
@@ -360,7 +368,7 @@ void cnk_produce_converted(cnk_shard *owner, cnk_produce_part *part, int error) 
     if (part->old_set && error == 0) cnk_counter_add(&owner->stats.produce_records, (uint64_t)part->batch.count);
     if (error != 0) {
         cnk_list_remove(&part->node);
-        owner->parts_waiting--;
+        cnk_counter_sub(&owner->stats.waiting_parts, 1);
         refuse(p, part, error);
     }
     cnk_produce_retry(p);
@@ -376,7 +384,7 @@ void cnk_produce_gone(cnk_partition *p, int code) {
 
 /* A part that has just left the fifo. */
 static void give_up_part(cnk_shard *owner, cnk_produce_part *part, int code) {
-    owner->parts_waiting--;
+    cnk_counter_sub(&owner->stats.waiting_parts, 1);
     if (part->step == STEP_CONVERTING && !cnk_convert_cancel(part)) {
         part->step = STEP_ORPHAN;
         part->error = code;

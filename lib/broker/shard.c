@@ -152,7 +152,16 @@ void cnk_shard_stats_get(cnk_shard *shard, cnk_shard_stats *ret) {
                              .waiting_fetches = cnk_counter_get(&shard->stats.waiting_fetches),
                              .pinned_bytes = cnk_counter_get(&shard->stats.pinned_bytes),
                              .cold_bytes = cnk_counter_get(&shard->stats.cold_bytes),
+                             .producers_evicted = cnk_counter_get(&shard->stats.producers_evicted),
                              .stored_records = cnk_counter_get(&shard->stats.stored_records)};
+    const cnk_broker_options *o = &shard->broker->options;
+    ret->pinned = (cnk_shard_budget){o->fetch_pinned_bytes_max, ret->pinned_bytes,
+                                     cnk_counter_get(&shard->stats.pinned_refused)};
+    ret->cold = (cnk_shard_budget){o->fetch_cold_bytes_max + o->fetch_ahead_bytes_max, ret->cold_bytes,
+                                   cnk_counter_get(&shard->stats.cold_refused)};
+    ret->waiting =
+        (cnk_shard_budget){o->waiting_parts_max, ret->waiting_parts, cnk_counter_get(&shard->stats.parts_refused)};
+    cnk_coord_stats_get(shard->coord_shard, &ret->groups);
     cnk_latency_read(&shard->stats.produce_latency, &ret->produce_latency);
     cnk_latency_read(&shard->stats.fetch_latency, &ret->fetch_latency);
 }
@@ -247,6 +256,8 @@ static void flush_now(cnk_shard *shard) {
     cnk_watch_flush(shard);
     cnk_counter *c = &shard->stats.producers;
     cnk_counter_add(c, cnk_replica_shard_producers(shard->replicas) - cnk_counter_get(c));
+    c = &shard->stats.producers_evicted;
+    cnk_counter_add(c, cnk_replica_shard_producers_evicted(shard->replicas) - cnk_counter_get(c));
     cnk_expiry_watch(shard);
 }
 

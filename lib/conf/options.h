@@ -46,6 +46,8 @@
     X(HTTP_ENABLE, NET, "http.enable", BOOL, "true", 0, 0, "", 0, "", "Whether to listen for HTTP at all.")           \
     X(METRICS_PORT, NET, "metrics.port", PORT, "", 0, 65535, "", 0, "",                                               \
       "One more port for /metrics. Unset: none.")                                                                     \
+    X(METRICS_TOPICS, NET, "metrics.topics.max", INT, "100", 0, 10000, "", 0, "",                                     \
+      "So many topics have figures of their own in /metrics; those of all others are added up.")                      \
     X(WAL_PORT, NET, "wal.port", PORT, "9291", 0, 65535, "", NO_EFFECT, "",                                           \
       "The port for replication between the nodes of a cluster.")                                                     \
     X(RAFT_PORT, NET, "raft.port", PORT, "5001", 0, 65535, "", NO_EFFECT, "",                                         \

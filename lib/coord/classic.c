@@ -34,8 +34,9 @@ void cnk_classic_move(cnk_group *g, cnk_coord_state to, int64_t now_ms) {
                                                    [CNK_COORD_STABLE] = 1u << CNK_COORD_COMPLETING_REBALANCE};
     CNK_ASSERT((from[to] >> g->state & 1) != 0);
     g->state_before = g->state;
-    g->state = to;
+    cnk_group_state_set(g, to);
     g->state_ms = now_ms;
+    if (to == CNK_COORD_PREPARING_REBALANCE) cnk_counter_add(&g->groups->shard->rebalances, 1);
 }
 
 void cnk_classic_session(cnk_member *m, int32_t timeout_ms, uint64_t now_ns) {
@@ -216,7 +217,8 @@ static int load(cnk_group *g, cnk_reader *r, int version, const cnk_coord_group_
     if (leader) g->leader = leader;
     g->generation = v->generation;
     g->state_ms = v->state_ms;
-    g->state = g->state_before = v->member_count > 0 ? CNK_COORD_STABLE : CNK_COORD_EMPTY;
+    cnk_group_state_set(g, v->member_count > 0 ? CNK_COORD_STABLE : CNK_COORD_EMPTY);
+    g->state_before = g->state;
     return 0;
 }
 

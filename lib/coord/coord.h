@@ -168,6 +168,12 @@ typedef struct cnk_coord_host {
     void *arg;
 } cnk_coord_host;
 
+typedef struct cnk_coord_stats {
+    uint64_t groups[CNK_COORD_STATES], members;  /* there are now, of coordinators that lead or load */
+    uint64_t rebalances, offset_commits;         /* begun; offsets that members and others have stored */
+} cnk_coord_stats;
+void cnk_coord_stats_get(const cnk_coord_shard *shard, cnk_coord_stats *ret_stats); /* any thread */
+
 int cnk_coord_shard_new(const chronik_io *io, const chronik_loop *loop, const cnk_coord_settings *settings,
                         cnk_coord_shard **ret_shard);
 void cnk_coord_shard_free(cnk_coord_shard *shard); /* after its instances; NULL-safe */

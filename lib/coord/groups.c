@@ -45,12 +45,21 @@ int cnk_groups_make(cnk_groups *m, cnk_text id, cnk_group **ret_group) {
             return CHRONIK_ENOMEM;
         }
         cnk_list_push_back(&m->order, &g->node);
+        cnk_counter_add(&m->shard->groups[g->state], 1);
     }
     *ret_group = g;
     return 0;
 }
 
+void cnk_group_state_set(cnk_group *g, cnk_coord_state to) {
+    cnk_coord_shard *shard = g->groups->shard;
+    cnk_counter_sub(&shard->groups[g->state], 1);
+    cnk_counter_add(&shard->groups[to], 1);
+    g->state = to;
+}
+
 void cnk_groups_remove(cnk_groups *m, cnk_group *g) {
+    cnk_counter_sub(&m->shard->groups[g->state], 1);
     cnk_map_remove_bytes(&m->groups, g->id, g->id_len);
     cnk_list_remove(&g->node);
     cnk_coord_timer_clear(m->shard, &g->join_timer);

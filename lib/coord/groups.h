@@ -91,6 +91,7 @@ static inline cnk_text cnk_group_id(const cnk_group *g) { return (cnk_text){g->i
 cnk_group *cnk_groups_find(const cnk_groups *m, cnk_text id);
 int cnk_groups_make(cnk_groups *m, cnk_text id, cnk_group **ret_group); /* ENOMEM, EAGAIN */
 void cnk_groups_remove(cnk_groups *m, cnk_group *g);
+void cnk_group_state_set(cnk_group *g, cnk_coord_state to); /* and nothing else: the rest is cnk_classic_move's */
 int cnk_groups_tombstone(cnk_group *g, cnk_coord_out *out); /* the group itself, without its offsets */
 
 /* A member's call, and nothing else, is over. */

@@ -2,6 +2,7 @@
 #ifndef CNK_COORD_MACHINE_H
 #define CNK_COORD_MACHINE_H
 
+#include "base/metric.h"
 #include "coord/coord.h"
 #include "record/record.h"
 
@@ -40,6 +41,7 @@ struct cnk_coord_shard {
     cnk_coord_timer *root;
     uint64_t timer_at;
     bool firing;
+    cnk_counter groups[CNK_COORD_STATES], members, rebalances, offset_commits; /* see cnk_coord_stats */
 };
 
 void cnk_coord_timer_set(cnk_coord_shard *shard, cnk_coord_timer *timer, uint64_t at_ns); /* again: moves it */

@@ -38,7 +38,10 @@ void cnk_member_free(cnk_member *m) {
     cnk_group *g = m->group;
     cnk_coord_timer_clear(g->groups->shard, &m->session);
     cnk_list_remove(&m->node);
-    if (cnk_group_member(g, m->id) == m) cnk_map_remove_bytes(&g->by_id, m->id.p, m->id.len);
+    if (cnk_group_member(g, m->id) == m) {
+        cnk_map_remove_bytes(&g->by_id, m->id.p, m->id.len);
+        cnk_counter_sub(&g->groups->shard->members, 1);
+    }
     if (m->instance_id.p && cnk_group_instance(g, m->instance_id) == m)
         cnk_map_remove_bytes(&g->by_instance, m->instance_id.p, m->instance_id.len);
     if (cnk_group_pending(g, m->id) == m) cnk_map_remove_bytes(&g->pending, m->id.p, m->id.len);
@@ -150,6 +153,7 @@ cnk_member *cnk_group_pending(const cnk_group *g, cnk_text id) {
 
 int cnk_group_join(cnk_group *g, cnk_member *m) {
     if (cnk_map_put_bytes(&g->by_id, m->id.p, m->id.len, m) != 0) return CHRONIK_ENOMEM;
+    cnk_counter_add(&g->groups->shard->members, 1);
     if (m->instance_id.p && cnk_map_put_bytes(&g->by_instance, m->instance_id.p, m->instance_id.len, m) != 0)
         return CHRONIK_ENOMEM; /* the maps know the member, and its end takes it out */
     cnk_list_push_back(&g->members, &m->node);

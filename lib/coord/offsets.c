@@ -95,6 +95,7 @@ int cnk_offsets_apply(cnk_groups *m, const cnk_coord_key *key, const cnk_record 
     int rc = cnk_coord_offset_value_read(record->value, (size_t)record->value_len, &v);
     if (rc == 0 && g == NULL) rc = cnk_groups_make(m, key->group, &g);
     if (rc == CHRONIK_EAGAIN) rc = CHRONIK_ENOMEM; /* more groups than are allowed were made before */
+    if (rc == 0 && m->serving) cnk_counter_add(&m->shard->offset_commits, 1);
     return rc != 0 ? rc : offset_put(g, key, &v);
 }
 

@@ -92,6 +92,13 @@ void cnk_coord_shard_free(cnk_coord_shard *shard) {
     cnk_free(shard);
 }
 
+void cnk_coord_stats_get(const cnk_coord_shard *shard, cnk_coord_stats *ret_stats) {
+    for (size_t i = 0; i < CNK_COORD_STATES; i++) ret_stats->groups[i] = cnk_counter_get(&shard->groups[i]);
+    ret_stats->members = cnk_counter_get(&shard->members);
+    ret_stats->rebalances = cnk_counter_get(&shard->rebalances);
+    ret_stats->offset_commits = cnk_counter_get(&shard->offset_commits);
+}
+
 /* ---- instances -------------------------------------------------------------------------------------------------- */
 
 int cnk_coord_new(cnk_coord_shard *shard, cnk_replica *replica, const cnk_coord_host *host, cnk_coord **ret_coord) {

@@ -4,17 +4,19 @@
 #include "base/assert.h"
 
 void cnk_kafka_budget_init(cnk_kafka_budget *b, uint64_t limit) {
-    b->limit = limit;
-    b->used = 0;
+    *b = (cnk_kafka_budget){.limit = limit};
     cnk_list_init(&b->waiters);
 }
 
+static bool fits(const cnk_kafka_budget *b, uint64_t bytes) { return bytes <= b->limit - cnk_counter_get(&b->used); }
+
 bool cnk_kafka_budget_take(cnk_kafka_budget *b, cnk_kafka_waiter *w) {
     CNK_ASSERT(w->want <= b->limit);
-    if (cnk_list_empty(&b->waiters) && w->want <= b->limit - b->used) {
-        b->used += w->want;
+    if (cnk_list_empty(&b->waiters) && fits(b, w->want)) {
+        cnk_counter_add(&b->used, w->want);
         return true;
     }
+    cnk_counter_add(&b->waits, 1);
     cnk_list_push_back(&b->waiters, &w->node);
     return false;
 }
@@ -22,9 +24,9 @@ bool cnk_kafka_budget_take(cnk_kafka_budget *b, cnk_kafka_waiter *w) {
 static void grant(cnk_kafka_budget *b) {
     while (!cnk_list_empty(&b->waiters)) {
         cnk_kafka_waiter *w = CNK_CONTAINER(b->waiters.next, cnk_kafka_waiter, node);
-        if (w->want > b->limit - b->used) return;
+        if (!fits(b, w->want)) return;
         cnk_list_remove(&w->node);
-        b->used += w->want;
+        cnk_counter_add(&b->used, w->want);
         w->granted(w);
     }
 }
@@ -36,7 +38,7 @@ void cnk_kafka_budget_cancel(cnk_kafka_budget *b, cnk_kafka_waiter *w) {
 }
 
 void cnk_kafka_budget_give(cnk_kafka_budget *b, uint64_t bytes) {
-    CNK_ASSERT(bytes <= b->used);
-    b->used -= bytes;
+    CNK_ASSERT(bytes <= cnk_counter_get(&b->used));
+    cnk_counter_sub(&b->used, bytes);
     grant(b);
 }

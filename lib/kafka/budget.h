@@ -6,9 +6,11 @@
 #include <stdint.h>
 
 #include "base/list.h"
+#include "base/metric.h"
 
 typedef struct cnk_kafka_budget {
-    uint64_t limit, used;
+    uint64_t limit;
+    cnk_counter used, waits; /* any thread may read; waits: how often somebody had to */
     cnk_list waiters;
 } cnk_kafka_budget;
 

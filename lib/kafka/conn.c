@@ -64,7 +64,21 @@ void cnk_kafka_free(cnk_kafka *kafka) {
 
 size_t cnk_kafka_conn_count(const cnk_kafka *kafka) { return kafka->conn_count; }
 
-uint64_t cnk_kafka_reserved_bytes(const cnk_kafka *kafka) { return kafka->produce.used + kafka->control.used; }
+uint64_t cnk_kafka_reserved_bytes(const cnk_kafka *kafka) {
+    return cnk_counter_get(&kafka->produce.used) + cnk_counter_get(&kafka->control.used);
+}
+
+static cnk_kafka_use use_of(const cnk_kafka_budget *b) {
+    return (cnk_kafka_use){b->limit, cnk_counter_get(&b->used), cnk_counter_get(&b->waits)};
+}
+
+void cnk_kafka_stats_get(const cnk_kafka *kafka, cnk_kafka_stats *ret_stats) {
+    const cnk_kafka_sessions *s = &kafka->sessions;
+    ret_stats->produce = use_of(&kafka->produce);
+    ret_stats->control = use_of(&kafka->control);
+    ret_stats->sessions =
+        (cnk_kafka_use){CNK_KAFKA_SESSION_BYTES_MAX, cnk_counter_get(&s->bytes), cnk_counter_get(&s->refused)};
+}
 
 /* ---- opening and closing ---------------------------------------------------------------------------------------- */
 
@@ -121,6 +135,13 @@ void cnk_kafka_conn_free_if_done(cnk_kafka_conn *c) {
     cnk_free(c->listener);
     cnk_free(c);
 }
+
+void cnk_kafka_conn_fail(cnk_kafka_conn *c, cnk_kafka_why why) {
+    if (!c->must_close) c->why = why;
+    c->must_close = true;
+}
+
+cnk_kafka_why cnk_kafka_conn_why(const cnk_kafka_conn *conn) { return conn->why; }
 
 void cnk_kafka_conn_wake(cnk_kafka_conn *c) {
     if (c->closed || c->woken || c->calls > 0 || c->pumping) return;

@@ -32,11 +32,13 @@
 typedef struct cnk_kafka cnk_kafka;           /* the protocol's part of one shard */
 typedef struct cnk_kafka_conn cnk_kafka_conn; /* one connection */
 
-/* Requests by API and version, counted when their header has been read; what is not offered is not counted. Written by
- * the shard's thread, read by any; it outlives the shard's part. Indices: an API's row, a version. */
+/* Requests by API and version, counted when their header has been read; what is not offered is not counted. How long they
+ * took, from then until their answer was there to be sent. Written by the shard's thread, read by any; it outlives the
+ * shard's part. Indices: an API's row, a version. */
 enum { CNK_KAFKA_APIS_MAX = 64, CNK_KAFKA_VERSIONS_MAX = 24 };
 typedef struct cnk_kafka_counts {
     cnk_counter requests[CNK_KAFKA_APIS_MAX][CNK_KAFKA_VERSIONS_MAX];
+    cnk_latency latency[CNK_KAFKA_APIS_MAX];
 } cnk_kafka_counts;
 
 /* The API of a row as Kafka names it ("Produce"), *ret_len bytes without a NUL; NULL past the last row. Any thread. */
@@ -81,6 +83,14 @@ size_t cnk_kafka_conn_count(const cnk_kafka *kafka);
 /* Bytes reserved from the budgets; the least possible when nothing is being received. */
 uint64_t cnk_kafka_reserved_bytes(const cnk_kafka *kafka);
 
+typedef struct cnk_kafka_use { /* of a budget */
+    uint64_t limit, used, refused; /* refused: how often somebody had to wait, or to do without */
+} cnk_kafka_use;
+typedef struct cnk_kafka_stats {
+    cnk_kafka_use produce, control, sessions;
+} cnk_kafka_stats;
+void cnk_kafka_stats_get(const cnk_kafka *kafka, cnk_kafka_stats *ret_stats); /* any thread */
+
 /* A connection that has been accepted. `wake` says that cnk_kafka_conn_wants may have changed; it is called on the
  * shard's thread, from anywhere outside the functions below, at most once until cnk_kafka_conn_wants is called again.
  * It must not close the connection from inside: better, it notes that there is something to do. Addresses and the
@@ -101,6 +111,14 @@ enum {
     CNK_CONN_CLOSE = 4  /* all is said (a malformed or oversized frame, acks=0 that failed, silence): close now */
 };
 unsigned cnk_kafka_conn_wants(cnk_kafka_conn *conn);
+
+typedef enum cnk_kafka_why { /* CNK_CONN_CLOSE */
+    CNK_KAFKA_FINE,
+    CNK_KAFKA_PROTOCOL, /* malformed, too large, not offered; or acks=0 that failed */
+    CNK_KAFKA_SLOW,     /* no progress on a request's body */
+    CNK_KAFKA_MEMORY    /* none is left */
+} cnk_kafka_why;
+cnk_kafka_why cnk_kafka_conn_why(const cnk_kafka_conn *conn);
 
 /* Room for received bytes; len > 0. To be filled, in whole or in part, and reported before anything else happens on
  * this shard. False: not now. */

@@ -32,6 +32,7 @@ static int encode(cnk_kafka_request *r, fetch_state *s) {
 static int answer(cnk_kafka_request *r, fetch_state *s) {
     cnk_kafka_session *session = s->session;
     s->out.parts = s->op.parts;
+    r->ended_ns = s->op.ended_ns;
     if (s->make_session && !r->conn->closed)
         s->out.session_id = cnk_kafka_session_make(r->conn->kafka, r->version >= 13, s->op.read_committed, &s->out);
     if (session && session->epoch != s->session_epoch) {
@@ -178,7 +179,6 @@ static int begin(cnk_kafka_request *r, fetch_state *s) {
 }
 
 int cnk_kafka_handle_fetch(cnk_kafka_request *r) {
-    const chronik_loop *loop = r->conn->kafka->loop;
     cnk_fetch_request in;
     fetch_state *s = cnk_kafka_request_alloc(r, 1, sizeof *s);
     if (!s) return CHRONIK_ENOMEM;
@@ -203,7 +203,7 @@ int cnk_kafka_handle_fetch(cnk_kafka_request *r) {
     if (s->op.part_count == 0 && !s->session) return refuse_parts(r, s, 0);
     s->op.context = &r->context;
     s->op.max_wait_ms = in.max_wait_ms < 0 ? 0 : in.max_wait_ms;
-    s->until_ns = loop->ops->now_ns(loop->self) + (uint64_t)s->op.max_wait_ms * 1000000u;
+    s->until_ns = r->context.begun_ns + (uint64_t)s->op.max_wait_ms * 1000000u;
     s->op.bytes_max = limit(in.max_bytes, CNK_KAFKA_FETCH_BYTES_MAX);
     s->op.min_bytes = limit(in.min_bytes, s->op.bytes_max);
     s->op.first = s->session ? 0 : r->conn->fetch_rotation++ % s->op.part_count;

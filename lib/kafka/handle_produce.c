@@ -66,6 +66,7 @@ static int answer(cnk_kafka_request *r, const produce_state *s) {
     cnk_produce_response out;
     cnk_produce_response_node_endpoint self = {.node_id = cnk_kafka_node_id(r),
                                                .rack = cnk_kafka_string_of(cnk_kafka_rack(r))};
+    r->ended_ns = s->op.ended_ns;
     if (in->acks == 0) {
         for (uint32_t i = 0; i < in->part_count; i++)
             if (in->parts[i].error) return in->parts[i].error;

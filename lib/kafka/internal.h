@@ -136,6 +136,7 @@ struct cnk_kafka_request {
     int16_t version;
     int32_t correlation_id;
     bool answered;
+    uint64_t ended_ns;       /* where the operation has looked at the clock at its end; else 0 */
     cnk_kafka_chunk *home;   /* where the frame lies, while the handler runs */
     cnk_kafka_chunk *pinned; /* kept until the request is done */
     cnk_reader body;         /* the frame after its header */
@@ -267,7 +268,7 @@ typedef struct cnk_kafka_sessions { /* session.h */
     cnk_map by_id;
     cnk_list lru, ended; /* ended: still in use */
     cnk_rng rng;         /* ids */
-    size_t bytes;
+    cnk_counter bytes, refused; /* any thread may read; refused: clients that went on without one */
     uint32_t slots;
 } cnk_kafka_sessions;
 
@@ -297,6 +298,7 @@ struct cnk_kafka_conn {
     void (*wake)(void *arg);
     void *wake_arg;
     bool woken, closed, must_close, pumping, pump_again;
+    cnk_kafka_why why; /* it must be closed */
     unsigned calls; /* owner's calls under way: no wake from inside */
     /* receiving: a prefix, then a frame of our own; or frames in the chunk; what cannot begin yet in the backlog */
     receive_to to;
@@ -331,6 +333,7 @@ void cnk_kafka_dispatch(cnk_kafka_conn *c, cnk_kafka_chunk *home, const uint8_t 
 void cnk_kafka_request_drop(cnk_kafka_request *r); /* answered: releases it, back to the pool */
 /* conn.c */
 void cnk_kafka_conn_wake(cnk_kafka_conn *c);
+void cnk_kafka_conn_fail(cnk_kafka_conn *c, cnk_kafka_why why); /* it must be closed; the first reason counts */
 void cnk_kafka_conn_free_if_done(cnk_kafka_conn *c);
 
 #endif

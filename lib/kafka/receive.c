@@ -117,7 +117,7 @@ void cnk_kafka_receive_timeout(void *kafka) {
             return;
         }
         cnk_list_remove(&c->body_node);
-        c->must_close = true;
+        cnk_kafka_conn_fail(c, CNK_KAFKA_SLOW);
         cnk_kafka_receive_drop(c);
         cnk_kafka_conn_wake(c);
     }
@@ -132,7 +132,7 @@ static void frame_make(cnk_kafka_conn *c, cnk_kafka_budget *budget, uint64_t res
     c->frame = frame_chunk(c->kafka, c->frame_len);
     if (!c->frame) {
         if (budget) cnk_kafka_budget_give(budget, reserved);
-        c->must_close = true;
+        cnk_kafka_conn_fail(c, CNK_KAFKA_MEMORY);
         return;
     }
     c->frame->budget = budget;
@@ -206,7 +206,7 @@ static size_t process_some(cnk_kafka_conn *c, cnk_kafka_chunk *home, const uint8
     }
     if (c->frame_waiting) return 0;
     if (c->prefix_len == 0 && len >= 4 && !size_is_legal(c, data)) {
-        c->must_close = true;
+        cnk_kafka_conn_fail(c, CNK_KAFKA_PROTOCOL);
         return 0;
     }
     if (c->prefix_len == 0 && len >= 4 && len - 4 >= cnk_load_be32(data)) {
@@ -218,7 +218,7 @@ static size_t process_some(cnk_kafka_conn *c, cnk_kafka_chunk *home, const uint8
     }
     n = take(c->prefix + c->prefix_len, FRAME_HEAD - c->prefix_len, data, len);
     c->prefix_len += (uint32_t)n;
-    if (c->prefix_len >= 4 && !size_is_legal(c, c->prefix)) c->must_close = true;
+    if (c->prefix_len >= 4 && !size_is_legal(c, c->prefix)) cnk_kafka_conn_fail(c, CNK_KAFKA_PROTOCOL);
     else if (c->prefix_len == FRAME_HEAD) frame_begin(c);
     return n;
 }
@@ -335,7 +335,7 @@ static void receive_chunk(cnk_kafka_conn *c, size_t len) {
             memcpy(c->backlog->data, chunk->data + done, len - done);
             c->backlog_len = len - done;
         } else {
-            c->must_close = true;
+            cnk_kafka_conn_fail(c, CNK_KAFKA_MEMORY);
         }
     }
     cnk_kafka_chunk_unref(chunk);

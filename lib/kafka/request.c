@@ -104,11 +104,14 @@ static bool header_rest(cnk_kafka_request *r, bool known) {
     return cnk_kafka_request_text(r, (cnk_kafka_string){(const char *)p, len}, &r->context.client_id);
 }
 
+static uint64_t now_ns(const cnk_kafka_conn *c) { return c->kafka->loop->ops->now_ns(c->kafka->loop->self); }
+
 static void context_fill(cnk_kafka_request *r) {
     const cnk_kafka_conn *c = r->conn;
     r->context.connection = c->id;
     r->context.principal = (cnk_text){"User:ANONYMOUS", sizeof "User:ANONYMOUS" - 1};
     r->context.listener = (cnk_text){c->listener, strlen(c->listener)};
+    r->context.begun_ns = now_ns(c);
     r->context.peer = &c->peer;
     r->context.local = &c->local;
 }
@@ -117,6 +120,14 @@ static void count(const cnk_kafka_request *r) {
     cnk_kafka_counts *counts = r->conn->kafka->options.counts;
     CNK_ASSERT(r->version < CNK_KAFKA_VERSIONS_MAX);
     if (counts) cnk_counter_add(&counts->requests[r->api - cnk_kafka_apis][r->version], 1);
+}
+
+/* Operations that have looked at the clock at their end say what it was. */
+static void count_end(const cnk_kafka_request *r) {
+    cnk_kafka_counts *counts = r->conn->kafka->options.counts;
+    if (!counts) return;
+    uint64_t ended_ns = r->ended_ns ? r->ended_ns : now_ns(r->conn);
+    cnk_latency_add(&counts->latency[r->api - cnk_kafka_apis], ended_ns - r->context.begun_ns);
 }
 
 static bool request_open(cnk_kafka_request *r, const uint8_t *frame, size_t len) {
@@ -135,8 +146,8 @@ static bool request_open(cnk_kafka_request *r, const uint8_t *frame, size_t len)
 void cnk_kafka_dispatch(cnk_kafka_conn *c, cnk_kafka_chunk *home, const uint8_t *frame, size_t len) {
     const cnk_kafka_api *api = cnk_kafka_api_find((int16_t)cnk_load_be16(frame));
     cnk_kafka_request *r = api ? request_new(c->kafka) : NULL;
-    if (!r) { /* an API that is not offered, or no memory */
-        c->must_close = true;
+    if (!r) {
+        cnk_kafka_conn_fail(c, api ? CNK_KAFKA_MEMORY : CNK_KAFKA_PROTOCOL); /* an API that is not offered */
         return;
     }
     r->conn = c;
@@ -201,8 +212,10 @@ void cnk_kafka_request_finish(cnk_kafka_request *r, int code) {
         return;
     }
     if (code < 0) { /* what was answered before it still goes out */
-        c->must_close = true;
+        cnk_kafka_conn_fail(c, code == CHRONIK_ENOMEM ? CNK_KAFKA_MEMORY : CNK_KAFKA_PROTOCOL);
         r->answer_bytes = 0;
+    } else {
+        count_end(r);
     }
     c->unsent += r->answer_bytes;
     drop_silent(c);

@@ -45,7 +45,7 @@ bool cnk_kafka_sessions_end(cnk_kafka_sessions *all) {
 }
 
 void cnk_kafka_sessions_free(cnk_kafka_sessions *all) {
-    CNK_ASSERT(cnk_list_empty(&all->lru) && cnk_list_empty(&all->ended) && all->bytes == 0);
+    CNK_ASSERT(cnk_list_empty(&all->lru) && cnk_list_empty(&all->ended) && cnk_counter_get(&all->bytes) == 0);
     cnk_map_free(&all->by_id);
 }
 
@@ -70,9 +70,12 @@ static bool room(cnk_kafka *k, const cnk_kafka_session *s) {
     const uint64_t now = k->loop->ops->now_ns(k->loop->self), idle = CNK_KAFKA_SESSION_IDLE_MS * UINT64_C(1000000);
     const size_t count_max = (size_t)all->slots - s->ended;
     for (;;) {
-        if (all->by_id.count <= count_max && all->bytes <= CNK_KAFKA_SESSION_BYTES_MAX) return true;
+        if (all->by_id.count <= count_max && cnk_counter_get(&all->bytes) <= CNK_KAFKA_SESSION_BYTES_MAX) return true;
         cnk_kafka_session *oldest = CNK_CONTAINER(all->lru.next, cnk_kafka_session, lru_node);
-        if (cnk_list_empty(&all->lru) || oldest == s || oldest->users > 0 || now - oldest->used_ns < idle) return false;
+        if (cnk_list_empty(&all->lru) || oldest == s || oldest->users > 0 || now - oldest->used_ns < idle) {
+            cnk_counter_add(&all->refused, 1);
+            return false;
+        }
         cnk_kafka_session_end(oldest);
     }
 }
@@ -112,7 +115,7 @@ static void session_close(cnk_kafka_session *s) {
     if (!cnk_list_empty(&s->forgotten)) return;
     size_t it = 0; /* of an update that failed: topics without partitions */
     for (cnk_kafka_session_topic *topic; (topic = cnk_map_next(&s->topics, &it));) cnk_free(topic);
-    s->kafka->sessions.bytes -= s->bytes;
+    cnk_counter_sub(&s->kafka->sessions.bytes, s->bytes);
     cnk_list_remove(&s->lru_node);
     cnk_watcher_close(&s->watcher);
     cnk_map_free(&s->topics);
@@ -283,12 +286,12 @@ static cnk_kafka_session_part *part_get(cnk_kafka_session *s, cnk_kafka_session_
 
 static void charge(cnk_kafka_session *s, size_t bytes) {
     s->bytes += bytes + OVERHEAD_BYTES;
-    s->kafka->sessions.bytes += bytes + OVERHEAD_BYTES;
+    cnk_counter_add(&s->kafka->sessions.bytes, bytes + OVERHEAD_BYTES);
 }
 
 static void discharge(cnk_kafka_session *s, size_t bytes) {
     s->bytes -= bytes + OVERHEAD_BYTES;
-    s->kafka->sessions.bytes -= bytes + OVERHEAD_BYTES;
+    cnk_counter_sub(&s->kafka->sessions.bytes, bytes + OVERHEAD_BYTES);
 }
 
 /* ---- ready and quiet --------------------------------------------------------------------------------------------- */

@@ -63,6 +63,7 @@ typedef struct cnk_log_shard {
     uint32_t producers_per_log_max; /* at it, the producer that has been idle longest is forgotten */
     uint32_t producers_max;         /* of all logs of the shard; likewise */
     uint32_t producers;             /* in use */
+    uint64_t producers_evicted;     /* forgotten at one of the two limits */
 } cnk_log_shard;
 
 /* A log over the stream, which is new, or recovered: then `blob` is what cnk_log_snapshot gave (len 0: nothing), as of

@@ -317,6 +317,7 @@ static void evict(cnk_log *log) {
            (log->known > log->shard->producers_per_log_max || log->shard->producers > log->shard->producers_max)) {
         producer *p = CNK_CONTAINER(log->idle.next, producer, lru);
         uncommit(log, p);
+        log->shard->producers_evicted++;
         if (p->pending == 0) {
             cnk_free(p->head); /* a check that was not followed by an append may have left one */
             p->head = NULL;

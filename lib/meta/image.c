@@ -163,7 +163,7 @@ int cnk_meta_image_replace(cnk_meta_image *image, cnk_meta_topic *topic) {
 
 /* `base`: of the partitions before these `count`; NULL: none. */
 static cnk_meta_leaders *leaders_new(size_t count, cnk_meta_leaders *base) {
-    cnk_meta_leaders *leaders = cnk_malloc(sizeof *leaders + count * sizeof leaders->at[0]);
+    cnk_meta_leaders *leaders = cnk_calloc(1, sizeof *leaders + count * sizeof leaders->at[0]);
     if (leaders == NULL) return NULL;
     atomic_init(&leaders->refs, 1);
     leaders->led = 0;

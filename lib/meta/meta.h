@@ -16,6 +16,7 @@
 
 #include <chronik/io.h>
 
+#include "base/metric.h"
 #include "base/uuid.h"
 #include "replica/replica.h"
 
@@ -78,10 +79,12 @@ int cnk_topic_option_check(const cnk_topic_option *option, const char *value, si
 
 /* ---- the image -------------------------------------------------------------------------------------------------- */
 
-/* Soft state of a partition (R13), shared by all images that hold it. */
+/* Soft state of a partition (R13), and what has passed through it, shared by all images that hold it. Written by the
+ * partition's shard. */
 typedef struct cnk_meta_leader {
     atomic_int_least32_t node;  /* -1: none yet, or the replica is lost */
     atomic_int_least32_t epoch; /* -1: unknown */
+    cnk_counter messages_in, bytes_in, bytes_out; /* appended by producers, answered to consumers, since the start */
 } cnk_meta_leader;
 
 typedef struct cnk_meta_leaders { /* of a topic; where partitions were added, of those, with the earlier ones' behind */

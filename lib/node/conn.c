@@ -35,9 +35,10 @@ static uint64_t now_ns(const node_shard *s) { return s->loop->ops->now_ns(s->loo
 
 /* ---- the life of a connection ----------------------------------------------------------------------------------- */
 
-static void conn_close(node_conn *c) {
+static void conn_close(node_conn *c, node_close why) {
     node_shard *s = c->shard;
     chronik_node *node = s->node;
+    cnk_counter_add(&s->closed_for[why], 1);
     s->loop->ops->watch_free(s->loop->self, c->watch);
     cnk_kafka_conn_close(c->kafka);
     if (c->fd >= 0) node->io->net_ops->close(node->io->net, c->fd);
@@ -49,6 +50,14 @@ static void conn_close(node_conn *c) {
 }
 
 static bool can_close_quietly(const node_conn *c) { return c->shard->draining && cnk_kafka_conn_settled(c->kafka); }
+
+static node_close protocol_says(const node_conn *c) {
+    switch (cnk_kafka_conn_why(c->kafka)) {
+    case CNK_KAFKA_SLOW: return NODE_CLOSE_SLOW;
+    case CNK_KAFKA_MEMORY: return NODE_CLOSE_MEMORY;
+    default: return NODE_CLOSE_PROTOCOL;
+    }
+}
 
 /* Sends what waits. False: the connection is broken. *ret_blocked: the socket takes no more. */
 static bool pump_out(node_conn *c, bool *ret_blocked, bool *ret_moved) {
@@ -104,10 +113,14 @@ static void pump(node_conn *c, bool readable) {
     bool blocked = false, empty = !readable, moved = true;
     size_t received = 0;
     unsigned wants = 0;
+    node_close why = NODE_CLOSE_PEER;
     while (moved) {
         moved = false;
         wants = cnk_kafka_conn_wants(c->kafka);
-        if (wants & CNK_CONN_CLOSE) goto close;
+        if (wants & CNK_CONN_CLOSE) {
+            why = protocol_says(c);
+            goto close;
+        }
         if ((wants & CNK_CONN_SEND) && !blocked && !pump_out(c, &blocked, &moved)) goto close;
         if ((wants & CNK_CONN_RECV) && !empty && !s->draining && received < NODE_PUMP_BYTES_MAX) {
             size_t before = received;
@@ -116,7 +129,10 @@ static void pump(node_conn *c, bool readable) {
         }
         if (moved) c->active_ns = now_ns(s);
     }
-    if (can_close_quietly(c)) goto close;
+    if (can_close_quietly(c)) {
+        why = NODE_CLOSE_SHUTDOWN;
+        goto close;
+    }
     unsigned watch = ((wants & CNK_CONN_RECV) && !s->draining ? (unsigned)CHRONIK_WATCH_READ : 0u) |
                      ((wants & CNK_CONN_SEND) ? (unsigned)CHRONIK_WATCH_WRITE : 0u);
     if (watch != c->watched) {
@@ -125,7 +141,7 @@ static void pump(node_conn *c, bool readable) {
     }
     return;
 close:
-    conn_close(c);
+    conn_close(c, why);
     if (s->draining) cnk_node_shard_check(s);
 }
 
@@ -167,7 +183,7 @@ static void sweep(void *arg) {
     CNK_LIST_EACH(l, &s->conns) {
         node_conn *c = CNK_CONTAINER(l, node_conn, link);
         if (now - c->active_ns >= idle_ns) {
-            conn_close(c);
+            conn_close(c, NODE_CLOSE_IDLE);
             continue;
         }
         if (c->active_ns + idle_ns < next) next = c->active_ns + idle_ns;
@@ -213,6 +229,7 @@ static void receive_newcomer(chronik_post *post) {
     node_shard *s = n->shard;
     chronik_node *node = s->node;
     if (s->draining || conn_open(s, n->fd, &n->local, &n->peer)) {
+        cnk_counter_add(&s->closed_for[s->draining ? NODE_CLOSE_SHUTDOWN : NODE_CLOSE_MEMORY], 1);
         node->io->net_ops->close(node->io->net, n->fd);
         atomic_fetch_sub(&node->connections, 1);
         if (s->draining) cnk_node_shard_check(s);
@@ -224,7 +241,9 @@ static void receive_newcomer(chronik_post *post) {
 static void welcome(chronik_node *node, int fd, const chronik_address *local, const chronik_address *peer) {
     node_shard *s = &node->shards[node->next_shard++ % node->shard_count];
     newcomer *n = NULL;
-    if (atomic_fetch_add(&node->connections, 1) >= node->connections_max || !(n = cnk_calloc(1, sizeof *n))) {
+    bool over = atomic_fetch_add(&node->connections, 1) >= node->connections_max;
+    if (over || !(n = cnk_calloc(1, sizeof *n))) {
+        cnk_counter_add(&node->shards[0].closed_for[over ? NODE_CLOSE_LIMIT : NODE_CLOSE_MEMORY], 1);
         atomic_fetch_sub(&node->connections, 1);
         node->io->net_ops->close(node->io->net, fd);
         return;
@@ -330,5 +349,5 @@ void cnk_node_shard_drain(node_shard *s) {
 }
 
 void cnk_node_shard_close_all(node_shard *s) {
-    CNK_LIST_EACH(l, &s->conns) conn_close(CNK_CONTAINER(l, node_conn, link));
+    CNK_LIST_EACH(l, &s->conns) conn_close(CNK_CONTAINER(l, node_conn, link), NODE_CLOSE_SHUTDOWN);
 }

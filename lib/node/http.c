@@ -4,19 +4,17 @@
  *
  *     /health   200, and whether the disk is full, which passes; 503 once the node is fenced, which only a new start mends
  *     /ready    200 while the node serves, also from a full disk; else 503
- *     /metrics  counters, in Prometheus' text format 0.0.4
+ *     /metrics  what metrics.c tells, in Prometheus' text format 0.0.4
  *
- * Limits: HTTP_CONNS_MAX connections at a time, a request head of HTTP_HEAD_MAX bytes, HTTP_TIMEOUT_MS for each. */
-#include <inttypes.h>
+ * Limits: HTTP_CONNS_MAX connections at a time, a request head of HTTP_HEAD_MAX bytes, HTTP_TIMEOUT_MS for each, answers of HTTP_BODY_MAX. */
 #include <stdio.h>
 #include <string.h>
 
 #include "base/bytes.h"
 #include "base/mem.h"
 #include "node/internal.h"
-#include "tier/tier.h"
 
-enum { HTTP_CONNS_MAX = 64, HTTP_HEAD_MAX = 8192, HTTP_TIMEOUT_MS = 10000 };
+enum { HTTP_CONNS_MAX = 64, HTTP_HEAD_MAX = 8192, HTTP_TIMEOUT_MS = 10000, HTTP_BODY_MAX = 16 << 20 };
 
 typedef struct http_conn {
     cnk_list link;
@@ -34,112 +32,9 @@ typedef struct http_conn {
 
 static void put(cnk_writer *w, const char *text) { cnk_write_bytes(w, text, strlen(text)); }
 
-static void metric(cnk_writer *w, const char *name, const char *type, const char *help, uint64_t value) {
-    char text[512];
-    snprintf(text, sizeof text, "# HELP %s %s\n# TYPE %s %s\n%s %" PRIu64 "\n", name, help, name, type, name, value);
-    put(w, text);
-}
-
-static void latency(cnk_writer *w, const char *name, const char *help, const cnk_latency_counts *l) {
-    char text[512];
-    uint64_t below = 0;
-    snprintf(text, sizeof text, "# HELP %s %s\n# TYPE %s histogram\n", name, help, name);
-    put(w, text);
-    for (size_t i = 0; i < CNK_LATENCY_BUCKETS; i++) {
-        char bound[32] = "+Inf";
-        if (i < CNK_LATENCY_BUCKETS - 1) snprintf(bound, sizeof bound, "%g", (double)cnk_latency_bounds_ns[i] / 1e9);
-        below += l->buckets[i];
-        snprintf(text, sizeof text, "%s_bucket{le=\"%s\"} %" PRIu64 "\n", name, bound, below);
-        put(w, text);
-    }
-    snprintf(text, sizeof text, "%s_sum %.9g\n%s_count %" PRIu64 "\n", name, (double)l->sum_ns / 1e9, name, below);
-    put(w, text);
-}
-
-/* Only what has been asked for: the list stays short, and an old client stands out. */
-static void requests(cnk_writer *w, const chronik_node *node) {
-    char text[256];
-    size_t len = 0;
-    put(w, "# HELP chronik_requests_total Requests of Kafka clients, by API and version.\n"
-           "# TYPE chronik_requests_total counter\n");
-    for (size_t row = 0; row < CNK_KAFKA_APIS_MAX; row++) {
-        const char *name = cnk_kafka_api_name(row, &len);
-        for (int v = 0; name && v < CNK_KAFKA_VERSIONS_MAX; v++) {
-            uint64_t n = 0;
-            for (size_t i = 0; i < node->shard_count; i++) n += cnk_counter_get(&node->shards[i].counts.requests[row][v]);
-            if (n == 0) continue;
-            snprintf(text, sizeof text, "chronik_requests_total{api=\"%.*s\",version=\"%d\"} %" PRIu64 "\n", (int)len, name,
-                     v, n);
-            put(w, text);
-        }
-    }
-}
-
-static void put_metrics(const chronik_node *node, cnk_writer *w) {
-    cnk_shard_stats all = {0};
-    uint64_t received = 0, sent = 0, accepted = 0;
-    for (size_t i = 0; i < node->shard_count; i++) {
-        const node_shard *s = &node->shards[i];
-        cnk_shard_stats one;
-        cnk_shard_stats_get(s->broker, &one);
-        all.produce_records += one.produce_records;
-        all.stored_records += one.stored_records;
-        for (size_t b = 0; b < CNK_LATENCY_BUCKETS; b++) {
-            all.produce_latency.buckets[b] += one.produce_latency.buckets[b];
-            all.fetch_latency.buckets[b] += one.fetch_latency.buckets[b];
-        }
-        all.produce_latency.sum_ns += one.produce_latency.sum_ns;
-        all.fetch_latency.sum_ns += one.fetch_latency.sum_ns;
-        all.produce_bytes += one.produce_bytes;
-        all.fetch_bytes += one.fetch_bytes;
-        all.fetch_cold_bytes += one.fetch_cold_bytes;
-        all.fetch_ahead_bytes += one.fetch_ahead_bytes;
-        all.partitions += one.partitions;
-        all.producers += one.producers;
-        all.waiting_fetches += one.waiting_fetches;
-        all.waiting_parts += one.waiting_parts;
-        received += cnk_counter_get(&s->received_bytes);
-        sent += cnk_counter_get(&s->sent_bytes);
-        accepted += cnk_counter_get(&s->accepted);
-    }
-    cnk_wal_stats wal;
-    cnk_tier_stats tier;
-    cnk_wal_stats_get(node->wal, &wal);
-    cnk_tier_stats_get(node->tier, &tier);
-    metric(w, "chronik_messages_received_total", "counter", "Messages received in sound batches.", all.produce_records);
-    metric(w, "chronik_messages_stored_total", "counter", "Messages that are durable.", all.stored_records);
-    latency(w, "chronik_produce_latency_seconds", "From a produce request to its answer.", &all.produce_latency);
-    latency(w, "chronik_fetch_latency_seconds", "From a fetch to its answer, with the time that it waited for data.",
-            &all.fetch_latency);
-    metric(w, "chronik_produced_bytes_total", "counter", "Bytes of record batches received.", all.produce_bytes);
-    metric(w, "chronik_fetched_bytes_total", "counter", "Bytes of record batches served.", all.fetch_bytes);
-    metric(w, "chronik_fetched_cold_bytes_total", "counter", "Of these, bytes that were read from files.",
-           all.fetch_cold_bytes);
-    metric(w, "chronik_fetched_ahead_bytes_total", "counter", "Of these, bytes that had been read ahead.",
-           all.fetch_ahead_bytes);
-    metric(w, "chronik_active_connections", "gauge", "Connections of Kafka clients.", atomic_load(&node->connections));
-    metric(w, "chronik_accepted_connections_total", "counter", "Connections accepted.", accepted);
-    metric(w, "chronik_received_bytes_total", "counter", "Bytes received from Kafka clients.", received);
-    metric(w, "chronik_sent_bytes_total", "counter", "Bytes sent to Kafka clients.", sent);
-    requests(w, node);
-    metric(w, "chronik_partitions", "gauge", "Partitions.", all.partitions);
-    metric(w, "chronik_producers", "gauge", "Idempotent producers remembered.", all.producers);
-    metric(w, "chronik_waiting_fetches", "gauge", "Fetches that wait for data.", all.waiting_fetches);
-    metric(w, "chronik_waiting_produces", "gauge", "Batches that wait for room in the log.", all.waiting_parts);
-    metric(w, "chronik_storage_usage_bytes", "gauge", "Bytes on disk: write-ahead log and packs.",
-           wal.bytes_on_disk + tier.pack_bytes);
-    metric(w, "chronik_wal_syncs_total", "counter", "Syncs of the write-ahead log.", wal.syncs);
-    metric(w, "chronik_wal_written_bytes_total", "counter", "Bytes written to the write-ahead log.", wal.bytes_written);
-    metric(w, "chronik_wal_files", "gauge", "Files of the write-ahead log in use.", wal.files_live);
-    metric(w, "chronik_wal_full", "gauge", "1 while the disk has no room for the next file.", wal.full);
-    metric(w, "chronik_fenced", "gauge", "1 once a write or a sync has failed.", wal.fenced);
-    metric(w, "chronik_packs", "gauge", "Packs.", tier.packs);
-    metric(w, "chronik_packs_paused", "gauge", "1 while packs cannot be written.", tier.paused);
-}
-
-static int status_for(const char *path, const chronik_node *node, cnk_writer *body) {
+static int status_for(const char *path, chronik_node *node, cnk_writer *body) {
     if (strcmp(path, "/metrics") == 0) {
-        put_metrics(node, body);
+        cnk_node_metrics_put(node, body);
         return 200;
     }
     cnk_wal_stats wal;
@@ -173,7 +68,7 @@ static const char *reason(int status) {
 static void answer(http_conn *c, bool too_large) {
     char method[8] = "", path[256] = "", head[256];
     cnk_writer body;
-    cnk_writer_growing(&body, 1u << 20);
+    cnk_writer_growing(&body, HTTP_BODY_MAX);
     int status = too_large ? 431 : sscanf(c->head, "%7[A-Z] %255[^ ?\r\n]", method, path) == 2 ? 0 : 400;
     bool is_head = strcmp(method, "HEAD") == 0;
     if (!status && strcmp(method, "GET") != 0 && !is_head) status = 405;
@@ -252,7 +147,7 @@ void cnk_node_http_accept(chronik_node *node, int fd) {
     }
     c->node = node;
     c->fd = fd;
-    cnk_writer_growing(&c->answer, 2u << 20);
+    cnk_writer_growing(&c->answer, HTTP_BODY_MAX + HTTP_HEAD_MAX);
     cnk_list_push_back(&node->https, &c->link);
     node->http_count++;
     if (loop->ops->watch_new(loop->self, fd, on_ready, c, &c->watch) ||

@@ -67,6 +67,18 @@ int cnk_directory_take(const chronik_io *io, const char *path, int32_t node_id, 
 
 /* ---- a shard of the node --------------------------------------------------------------------------------------- */
 
+/* Why connections were closed; metrics.c has their names. */
+typedef enum node_close {
+    NODE_CLOSE_PEER,     /* it has closed, or is gone */
+    NODE_CLOSE_PROTOCOL, /* cnk_kafka_why */
+    NODE_CLOSE_SLOW,
+    NODE_CLOSE_MEMORY,
+    NODE_CLOSE_IDLE,
+    NODE_CLOSE_SHUTDOWN,
+    NODE_CLOSE_LIMIT, /* max.connections: at once */
+    NODE_CLOSE_REASONS
+} node_close;
+
 typedef struct node_shard {
     chronik_node *node;
     size_t index;
@@ -83,7 +95,7 @@ typedef struct node_shard {
     bool defer_posted;
     chronik_timer *sweep, *tick;
     bool sweep_set, draining, closed;
-    cnk_counter conn_count, accepted, received_bytes, sent_bytes;
+    cnk_counter conn_count, accepted, received_bytes, sent_bytes, closed_for[NODE_CLOSE_REASONS];
     cnk_kafka_counts counts;
 } node_shard;
 
@@ -129,6 +141,7 @@ struct chronik_node {
     size_t next_shard; /* for the next connection; shard 0's */
     cnk_list https;    /* HTTP connections; shard 0's */
     size_t http_count;
+    struct node_metrics *metrics; /* what it remembers from one look to the next; NULL: none yet */
     _Atomic uint64_t connections, calls, calls_open;
     uint64_t connections_max;
     cnk_broker_config_row *rows;
@@ -173,6 +186,11 @@ void cnk_node_shard_close_all(node_shard *shard); /* at the deadline */
 
 void cnk_node_http_accept(chronik_node *node, int fd); /* takes the socket */
 void cnk_node_http_close(chronik_node *node);
+
+/* ---- metrics.c: shard 0's thread --------------------------------------------------------------------------------- */
+
+void cnk_node_metrics_put(chronik_node *node, cnk_writer *to); /* errors are the writer's */
+void cnk_node_metrics_free(chronik_node *node);
 
 /* ---- call.c ---------------------------------------------------------------------------------------------------- */
 

@@ -174,6 +174,7 @@ static char *join(const char *dir, const char *name) {
 
 /* Everything that needs neither disk nor network. Accepts a half-made node. */
 static void node_free(chronik_node *node) {
+    cnk_node_metrics_free(node);
     for (size_t i = 0; node->shards && i < node->shard_count; i++) cnk_event_loop_free(node->shards[i].own_loop);
     free_rows(node);
     cnk_free(node->ready_event);

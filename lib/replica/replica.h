@@ -75,6 +75,7 @@ void cnk_replica_shard_drain(cnk_replica_shard *shard, void (*drained)(void *arg
 void cnk_replica_shard_close(cnk_replica_shard *shard);
 cnk_wal_port *cnk_replica_shard_port(cnk_replica_shard *shard);
 uint32_t cnk_replica_shard_producers(const cnk_replica_shard *shard);
+uint64_t cnk_replica_shard_producers_evicted(const cnk_replica_shard *shard); /* over a cap, since the start */
 
 /* ---- replicas --------------------------------------------------------------------------------------------------- */
 

@@ -66,6 +66,9 @@ void cnk_replica_shard_close(cnk_replica_shard *shard) {
 cnk_wal_port *cnk_replica_shard_port(cnk_replica_shard *shard) { return shard->port; }
 
 uint32_t cnk_replica_shard_producers(const cnk_replica_shard *shard) { return shard->options.log.producers; }
+uint64_t cnk_replica_shard_producers_evicted(const cnk_replica_shard *shard) {
+    return shard->options.log.producers_evicted;
+}
 
 void cnk_replica_kick(cnk_replica_shard *shard) {
     if (shard->kick_waiting) return;

@@ -186,6 +186,7 @@ struct cnk_wal_port {
     uint32_t cuts_pending;        /* [port->mutex] truncations, resets and drops that are not durable */
     uint64_t unsynced_bytes;      /* [port->mutex] appended and not completed */
     uint64_t pending_bytes;       /* [port->mutex] appended and not taken by the writer */
+    uint64_t refused_memory, refused_room; /* [port->mutex] appends of data */
     bool done_posted;             /* [port->mutex] */
     chronik_post done_post;
     cnk_wal_block *free_blocks;   /* kept for reuse */
@@ -290,7 +291,8 @@ struct cnk_wal {
     bool ahead;                /* [mutex] a quarter of the open file is used, and the background job knows */
     uint8_t *witness_block;    /* one aligned page */
     uint8_t *header_block;     /* one aligned page */
-    cnk_histogram sync_ns;
+    cnk_latency sync_latency;
+    cnk_sizes sync_rows, sync_bytes;
     cnk_counter blocks, syncs, bytes_written, payload_bytes, rows, checkpoints;
 
     /* background */
@@ -373,6 +375,7 @@ const uint8_t *cnk_wal_port_cached(const cnk_wal_port *port, uint32_t seq, uint3
 /* writer.c */
 int64_t cnk_wal_writer_step(chronik_job *job);
 void cnk_wal_writer_wake(cnk_wal *wal); /* wal->mutex held */
+void cnk_wal_pending(const cnk_wal *wal, size_t *ret_rows, uint64_t *ret_bytes); /* wal->mutex held: not taken yet */
 void cnk_wal_fence(cnk_wal *wal, const chronik_error *why);
 
 /* files.c */

@@ -239,10 +239,12 @@ static int admit(cnk_wal_port *port, uint64_t bytes, bool move) {
     int code = 0;
     if (port->unsynced_bytes > 0 && port->unsynced_bytes + bytes > wal->options.unsynced_bytes_max) {
         code = CHRONIK_EAGAIN;
+        port->refused_memory += !move;
     } else if (atomic_fetch_sub_explicit(&wal->room, (int64_t)bytes, memory_order_relaxed) <
                (int64_t)bytes - more) {
         atomic_fetch_add_explicit(&wal->room, (int64_t)bytes, memory_order_relaxed);
         code = atomic_load_explicit(&wal->full, memory_order_relaxed) ? CHRONIK_ENOSPC : CHRONIK_EAGAIN;
+        port->refused_room += !move;
     }
     if (code && !move) port->blocked = true;
     return code;

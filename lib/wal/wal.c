@@ -101,14 +101,27 @@ void cnk_wal_stats_get(cnk_wal *wal, cnk_wal_stats *ret_stats) {
     s.payload_bytes = cnk_counter_get(&wal->payload_bytes);
     s.rows = cnk_counter_get(&wal->rows);
     s.checkpoints = cnk_counter_get(&wal->checkpoints);
-    s.sync_ns_p50 = cnk_histogram_quantile(&wal->sync_ns, 0.5);
-    s.sync_ns_p99 = cnk_histogram_quantile(&wal->sync_ns, 0.99);
+    cnk_latency_read(&wal->sync_latency, &s.sync_latency);
+    cnk_sizes_read(&wal->sync_rows, &s.sync_rows);
+    cnk_sizes_read(&wal->sync_bytes, &s.sync_bytes);
+    s.budget_bytes = wal->options.budget_bytes;
+    int64_t room = atomic_load(&wal->room);
+    s.room_bytes = room > 0 ? (uint64_t)room : 0;
     s.full = atomic_load(&wal->full);
     s.fenced = atomic_load(&wal->fenced);
     pthread_mutex_lock(&wal->mutex);
     s.bytes_on_disk = wal->disk_bytes;
     s.files_spare = cnk_wal_files_spare_count(wal);
     s.files_live = wal->files_count - s.files_spare;
+    cnk_wal_pending(wal, &s.queued_rows, &s.queued_bytes);
+    s.unsynced_bytes_max = wal->options.unsynced_bytes_max * wal->ports_count;
+    for (size_t n = 0; n < wal->ports_count; n++) {
+        pthread_mutex_lock(&wal->ports[n]->mutex);
+        s.unsynced_bytes += wal->ports[n]->unsynced_bytes;
+        s.unsynced_refused += wal->ports[n]->refused_memory;
+        s.room_refused += wal->ports[n]->refused_room;
+        pthread_mutex_unlock(&wal->ports[n]->mutex);
+    }
     pthread_mutex_unlock(&wal->mutex);
     *ret_stats = s;
 }

@@ -25,6 +25,7 @@
 
 #include "base/bytes.h"
 #include "base/list.h"
+#include "base/metric.h"
 #include "base/uuid.h"
 
 typedef struct cnk_wal cnk_wal;
@@ -265,7 +266,12 @@ void cnk_wal_checkpoint(cnk_wal_port *port);
 typedef struct cnk_wal_stats {
     uint64_t blocks, syncs, bytes_written, payload_bytes, rows;
     uint64_t files_live, files_spare, bytes_on_disk, checkpoints;
-    uint64_t sync_ns_p50, sync_ns_p99;
+    cnk_latency_counts sync_latency;
+    cnk_sizes_counts sync_rows, sync_bytes; /* what one sync makes durable, and a witness is nothing */
+    uint64_t queued_rows, queued_bytes;     /* appended, and not taken by the writer */
+    uint64_t unsynced_bytes, unsynced_bytes_max; /* appended, and not reported durable; the limit of all ports */
+    uint64_t budget_bytes, room_bytes;           /* room: of data that may still be accepted */
+    uint64_t unsynced_refused, room_refused;     /* appends of data, for want of the one and the other */
     bool full, fenced;
 } cnk_wal_stats;
 void cnk_wal_stats_get(cnk_wal *wal, cnk_wal_stats *ret_stats); /* any thread */

@@ -195,7 +195,7 @@ static bool gather_port(cnk_wal *wal, cnk_wal_port *port) {
     return room;
 }
 
-static void pending(cnk_wal *wal, size_t *ret_rows, uint64_t *ret_bytes) {
+static inline void pending(const cnk_wal *wal, size_t *ret_rows, uint64_t *ret_bytes) {
     *ret_rows = 0;
     *ret_bytes = 0;
     for (size_t n = 0; n < wal->ports_count; n++) {
@@ -207,6 +207,8 @@ static void pending(cnk_wal *wal, size_t *ret_rows, uint64_t *ret_bytes) {
         pthread_mutex_unlock(&port->mutex);
     }
 }
+
+void cnk_wal_pending(const cnk_wal *wal, size_t *ret_rows, uint64_t *ret_bytes) { pending(wal, ret_rows, ret_bytes); }
 
 /* Nanoseconds to wait before the next commit, so that many small writers share it; 0: none. */
 static int64_t linger(const cnk_wal *wal, size_t rows, uint64_t bytes) {
@@ -309,7 +311,7 @@ static int64_t sync_commit(cnk_wal *wal) {
     wal->last_sync_ns = start;
     int code = wal->io->disk_ops->sync(wal->io->disk, wal->open->handle, &why);
     if (code) return fence_commit(wal, &why);
-    cnk_histogram_add(&wal->sync_ns, now_ns(wal) - start);
+    cnk_latency_add(&wal->sync_latency, now_ns(wal) - start);
     cnk_counter_add(&wal->syncs, 1);
     wal->writer_state = WRITER_DONE;
     return 0;
@@ -336,6 +338,10 @@ static void finish_commit(cnk_wal *wal) {
     cnk_counter_add(&wal->payload_bytes, payload);
     cnk_counter_add(&wal->blocks, wal->commit_count);
     cnk_counter_add(&wal->rows, wal->commit_rows);
+    if (wal->commit_rows > 0) {
+        cnk_sizes_add(&wal->sync_rows, wal->commit_rows);
+        cnk_sizes_add(&wal->sync_bytes, payload);
+    }
     for (size_t n = 0; n < wal->commit_count; n++) give_back(wal->commit[n]);
     wal->commit_rows_before = wal->commit_rows;
     pthread_mutex_lock(&wal->mutex); /* cnk_wal_room_update reads it, on other threads */

@@ -550,32 +550,53 @@ START_TEST(ropes_keep_what_was_added_and_give_their_memory_back) {
 }
 END_TEST
 
-START_TEST(quantiles_are_near_the_truth) {
-    static cnk_histogram h, other;
-    ck_assert_uint_eq(cnk_histogram_quantile(&h, 0.5), 0);
-    for (uint64_t v = 1; v <= 100000; v++) cnk_histogram_add(v % 2 ? &h : &other, v);
-    cnk_histogram_merge(&h, &other);
-    ck_assert_uint_eq(cnk_counter_get(&h.count), 100000);
-    ck_assert_uint_eq(cnk_counter_get(&h.max), 100000);
-    ck_assert_uint_eq(cnk_counter_get(&h.sum), UINT64_C(100000) * 100001 / 2);
-    for (int i = 1; i <= 100; i++) {
-        double truth = i * 1000.0, got = (double)cnk_histogram_quantile(&h, i / 100.0);
-        ck_assert(got >= truth && got <= truth * 1.0625);
+/* The bucket in which the only value lies. */
+static size_t bucket_with_one(const uint64_t *buckets, size_t count) {
+    size_t found = count;
+    for (size_t i = 0; i < count; i++) {
+        ck_assert(buckets[i] == 0 || (buckets[i] == 1 && found == count));
+        if (buckets[i]) found = i;
     }
-    ck_assert_uint_eq(cnk_histogram_quantile(&h, 0), 1);
-    /* Each value lies in the bucket whose top is the least one that is not below it. */
-    for (unsigned power = 0; power < 64; power++)
+    ck_assert_uint_lt(found, count);
+    return found;
+}
+
+/* Each value lies in the first bucket whose bound is not below it. */
+START_TEST(latencies_find_their_bucket) {
+    for (size_t b = 0; b < CNK_LATENCY_BUCKETS - 1; b++)
         for (int d = -1; d <= 1; d++) {
-            memset(&h, 0, sizeof h);
-            uint64_t v = (UINT64_C(1) << power) + (uint64_t)d;
-            cnk_histogram_add(&h, v);
-            uint64_t top = cnk_histogram_quantile(&h, 1);
-            ck_assert_uint_ge(top, v);
-            ck_assert_uint_le(top - v, v / 16);
+            cnk_latency l = {0};
+            cnk_latency_counts c = {0};
+            uint64_t v = cnk_latency_bounds_ns[b] + (uint64_t)d;
+            cnk_latency_add(&l, v);
+            cnk_latency_read(&l, &c);
+            ck_assert_uint_eq(bucket_with_one(c.buckets, CNK_LATENCY_BUCKETS), b + (d > 0));
+            ck_assert_uint_eq(c.sum_ns, v);
         }
-    memset(&h, 0, sizeof h);
-    cnk_histogram_add(&h, UINT64_MAX);
-    ck_assert_uint_eq(cnk_histogram_quantile(&h, 0.5), UINT64_MAX);
+    for (unsigned power = 0; power < 64; power++) {
+        cnk_latency l = {0};
+        cnk_latency_counts c = {0};
+        uint64_t v = UINT64_C(1) << power;
+        cnk_latency_add(&l, v);
+        cnk_latency_read(&l, &c);
+        size_t i = bucket_with_one(c.buckets, CNK_LATENCY_BUCKETS);
+        ck_assert(i == CNK_LATENCY_BUCKETS - 1 || v <= cnk_latency_bounds_ns[i]);
+        ck_assert(i == 0 || v > cnk_latency_bounds_ns[i - 1]);
+    }
+}
+END_TEST
+
+START_TEST(sizes_find_their_bucket) {
+    static const uint64_t values[] = {0, 1, 2, 4, 5, 16, 17, 4096, 4097, UINT64_C(1) << 24, (UINT64_C(1) << 24) + 1, UINT64_MAX};
+    static const size_t buckets[] = {0, 0, 1, 1, 2, 2, 3, 6, 7, 12, 13, 13};
+    for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
+        cnk_sizes s = {0};
+        cnk_sizes_counts c = {0};
+        cnk_sizes_add(&s, values[i]);
+        cnk_sizes_read(&s, &c);
+        ck_assert_uint_eq(bucket_with_one(c.buckets, CNK_SIZES_BUCKETS), buckets[i]);
+        ck_assert_uint_eq(c.sum, values[i]);
+    }
 }
 END_TEST
 
@@ -607,7 +628,8 @@ int main(void) {
     tcase_add_test(t, uuids_have_kafkas_text);
     tcase_add_test(t, made_uuids_are_version_4_and_no_option);
     tcase_add_test(t, ropes_keep_what_was_added_and_give_their_memory_back);
-    tcase_add_test(t, quantiles_are_near_the_truth);
+    tcase_add_test(t, latencies_find_their_bucket);
+    tcase_add_test(t, sizes_find_their_bucket);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_set_fork_status(r, CK_NOFORK);

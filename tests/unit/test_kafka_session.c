@@ -323,7 +323,7 @@ START_TEST(bytes_are_limited) {
         ck_assert(client_call(&c, CNK_KAFKA_API_FETCH, 12, &in, &out));
         cnk_arena_reset(&c.arena);
         c.in_len = c.in_at = 0;
-        ck_assert_uint_le(kafka->sessions.bytes, CNK_KAFKA_SESSION_BYTES_MAX);
+        ck_assert_uint_le(cnk_counter_get(&kafka->sessions.bytes), CNK_KAFKA_SESSION_BYTES_MAX);
         if (out.error_code) break;
         ck_assert_int_gt(out.session_id, 0);
         in.session_id = out.session_id;
@@ -331,7 +331,7 @@ START_TEST(bytes_are_limited) {
     }
     ck_assert_int_eq(out.error_code, CNK_KAFKA_FETCH_SESSION_ID_NOT_FOUND);
     ck_assert_uint_gt(steps, 5);
-    ck_assert_uint_eq(kafka->sessions.bytes, 0);
+    ck_assert_uint_eq(cnk_counter_get(&kafka->sessions.bytes), 0);
     free(parts);
     close_all();
 }
