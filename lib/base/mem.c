@@ -18,6 +18,7 @@
 
 #define ARENA_ALIGN 16u
 #define ARENA_CHUNK_MIN 64u
+#define ARRAY_BYTES_MIN 64u /* of an array that begins: many hold one thing, and there are some for each partition */
 #define HUGE_PAGE_BYTES ((size_t)2 << 20)
 
 struct cnk_arena_chunk {
@@ -108,7 +109,8 @@ int cnk_array_reserve(void **items, size_t *capacity, size_t count_needed, size_
     if (count_needed <= *capacity) return 0;
     size_t most = SIZE_MAX / 2 / item_size;
     if (count_needed > most) return CHRONIK_ENOMEM;
-    size_t grown = *capacity < 8 ? 8 : *capacity;
+    size_t least = ARRAY_BYTES_MIN / item_size > 1 ? ARRAY_BYTES_MIN / item_size : 1;
+    size_t grown = *capacity < least ? least : *capacity;
     while (grown < count_needed) grown += grown / 2 + 1;
     if (grown > most) grown = count_needed;
     void *p = cnk_realloc(*items, grown * item_size);
