@@ -7,6 +7,7 @@
  *
  * Crash rule: an entry like any other; the newest one in the stream holds, committed or not. */
 #include "base/assert.h"
+#include "base/mem.h"
 #include "replica/internal.h"
 
 #define VERSION 1
@@ -40,6 +41,46 @@ int cnk_replica_config_read(cnk_reader *r, cnk_replica_config *ret_config) {
     if (r->error != 0) return CHRONIK_ECORRUPT;
     *ret_config = config;
     return 0;
+}
+
+static bool same_voters(const cnk_voters *a, const cnk_voters *b) {
+    if (a->count != b->count) return false;
+    for (size_t i = 0; i < a->count; i++)
+        if (a->voter[i].node != b->voter[i].node || !cnk_uuid_equal(&a->voter[i].directory, &b->voter[i].directory))
+            return false;
+    return true;
+}
+
+int cnk_replica_config_share(cnk_replica_shard *shard, const cnk_replica_config *config, cnk_replica_shared **ret_shared) {
+    cnk_replica_shared *found = NULL;
+    CNK_LIST_EACH(node, &shard->configs) {
+        cnk_replica_shared *s = CNK_CONTAINER(node, cnk_replica_shared, node);
+        if (same_voters(&s->config.old, &config->old) && same_voters(&s->config.new_, &config->new_)) {
+            found = s;
+            break;
+        }
+    }
+    if (found == NULL) {
+        found = cnk_calloc(1, sizeof *found);
+        if (found == NULL) return CHRONIK_ENOMEM;
+        found->config = *config;
+    }
+    found->refs++;
+    cnk_list_remove(&found->node);
+    cnk_list_push_front(&shard->configs, &found->node);
+    *ret_shared = found;
+    return 0;
+}
+
+void cnk_replica_config_unref(cnk_replica_shared *shared) {
+    if (shared == NULL || --shared->refs > 0) return;
+    cnk_list_remove(&shared->node);
+    cnk_free(shared);
+}
+
+void cnk_replica_config_set(cnk_replica *r, cnk_replica_shared *shared) {
+    cnk_replica_config_unref(r->config);
+    r->config = shared;
 }
 
 static void write_voters(cnk_writer *w, const cnk_voters *v) {

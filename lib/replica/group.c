@@ -32,8 +32,9 @@ int cnk_replica_group_make(cnk_replica *r, uint32_t term_floor, chronik_error *e
     const cnk_wal_state *state = cnk_wal_stream_state(r->stream);
     chronik_raft_config config = {0};
     chronik_raft_options o = CHRONIK_RAFT_OPTIONS_INIT;
-    members(&r->config.old, config.old, &config.old_count);
-    members(&r->config.new_, config.voters, &config.voter_count);
+    const cnk_replica_config *own = cnk_replica_config_of(r);
+    members(&own->old, config.old, &config.old_count);
+    members(&own->new_, config.voters, &config.voter_count);
     o.self = member_id(&r->shard->options.self);
     o.seed = (uint32_t)cnk_hash_u64(r->id);
     o.term = state->term > term_floor ? state->term : term_floor;
@@ -147,7 +148,8 @@ static int step(cnk_replica *r, const chronik_raft_event *event) {
 static int carry_out(cnk_replica *r, const chronik_raft_effects *effects) {
     uint64_t commit = 0;
     bool elected = false;
-    if (effects->flush && r->config.old.count + r->config.new_.count > 1) { /* there is somebody to send to */
+    const cnk_replica_config *config = cnk_replica_config_of(r);
+    if (effects->flush && config->old.count + config->new_.count > 1) { /* there is somebody to send to */
         r->flush_wanted = true;
         flush_later(r);
     }

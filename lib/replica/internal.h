@@ -6,6 +6,13 @@
 
 #include "replica/replica.h"
 
+/* A configuration that is the same for many replicas, which is what most are: a node has one for all its partitions. */
+typedef struct cnk_replica_shared {
+    cnk_list node; /* in shard->configs */
+    uint32_t refs;
+    cnk_replica_config config;
+} cnk_replica_shared;
+
 struct cnk_replica_shard {
     cnk_replica_shard_options options;
     cnk_wal_port *port;
@@ -16,6 +23,7 @@ struct cnk_replica_shard {
     chronik_raft_settings raft;
     chronik_raft_effects effects; /* of the step at hand */
     cnk_list flushes;             /* replicas whose groups are to hear something with the next kick */
+    cnk_list configs;             /* cnk_replica_shared, the one used last in front */
 };
 
 struct cnk_replica {
@@ -26,7 +34,7 @@ struct cnk_replica {
     const cnk_replica_events *events;
     void *arg;
     uint64_t id;
-    cnk_replica_config config; /* new_.count 0: there is none yet */
+    cnk_replica_shared *config; /* NULL: there is none yet */
     cnk_replica_role role;
     uint32_t term;
     uint64_t leader_index; /* of this term's LEADER entry; 0: not appended yet */
@@ -46,6 +54,10 @@ struct cnk_replica {
 size_t cnk_replica_config_size(const cnk_replica_config *config);
 void cnk_replica_config_write(cnk_writer *w, const cnk_replica_config *config);
 int cnk_replica_config_read(cnk_reader *r, cnk_replica_config *ret_config); /* 0 or ECORRUPT */
+/* A reference to what equals the configuration; a replica gives its own back when it gets another (NULL: none). */
+int cnk_replica_config_share(cnk_replica_shard *shard, const cnk_replica_config *config, cnk_replica_shared **ret_shared);
+void cnk_replica_config_unref(cnk_replica_shared *shared); /* NULL-safe */
+void cnk_replica_config_set(cnk_replica *replica, cnk_replica_shared *shared);
 
 /* state.c */
 int cnk_replica_state_write(const cnk_replica *replica, cnk_writer *out);

@@ -125,9 +125,12 @@ uint64_t cnk_replica_stream_id(const cnk_replica *r) { return r->id; }
 void *cnk_replica_arg(const cnk_replica *r) { return r->arg; }
 cnk_replica_role cnk_replica_role_of(const cnk_replica *r) { return r->role; }
 uint32_t cnk_replica_term(const cnk_replica *r) { return r->term; }
-const cnk_replica_config *cnk_replica_config_of(const cnk_replica *r) { return &r->config; }
+const cnk_replica_config *cnk_replica_config_of(const cnk_replica *r) {
+    static const cnk_replica_config none = {.new_ = {.count = 0}};
+    return r->config ? &r->config->config : &none;
+}
 uint64_t cnk_replica_commit_index(const cnk_replica *r) { return r->commit_index; }
-bool cnk_replica_is_new(const cnk_replica *r) { return r->config.new_.count == 0; }
+bool cnk_replica_is_new(const cnk_replica *r) { return cnk_replica_config_of(r)->new_.count == 0; }
 
 int32_t cnk_replica_leader(const cnk_replica *r) {
     return r->role == CNK_ROLE_LEADER || r->role == CNK_ROLE_ELECTED ? r->shard->options.self.node : -1;
@@ -202,8 +205,9 @@ static uint64_t proposed(cnk_replica *r) {
 }
 
 bool cnk_replica_sole(const cnk_replica *r) {
-    const cnk_voter *self = &r->shard->options.self, *voter = &r->config.new_.voter[0];
-    return r->config.old.count == 0 && r->config.new_.count == 1 && voter->node == self->node &&
+    const cnk_replica_config *config = cnk_replica_config_of(r);
+    const cnk_voter *self = &r->shard->options.self, *voter = &config->new_.voter[0];
+    return config->old.count == 0 && config->new_.count == 1 && voter->node == self->node &&
            cnk_uuid_equal(&voter->directory, &self->directory);
 }
 
@@ -223,6 +227,7 @@ void cnk_replica_forget(cnk_replica *r) {
     cnk_list_remove(&r->node);
     cnk_replica_group_forget(r);
     cnk_log_free(r->log);
+    cnk_replica_config_set(r, NULL);
     cnk_free(r);
 }
 
@@ -254,9 +259,15 @@ static int append_config(cnk_replica *r, uint32_t term) {
     cnk_writer_fixed(&w, bytes, sizeof bytes);
     cnk_replica_config_write(&w, &config);
     CNK_ASSERT(w.error == 0);
-    int rc = cnk_replica_append_plain(r, CNK_ENTRY_CONFIG, term, bytes, w.len);
+    cnk_replica_shared *shared = NULL;
+    int rc = cnk_replica_config_share(r->shard, &config, &shared);
     if (rc != 0) return rc;
-    r->config = config;
+    rc = cnk_replica_append_plain(r, CNK_ENTRY_CONFIG, term, bytes, w.len);
+    if (rc != 0) {
+        cnk_replica_config_unref(shared);
+        return rc;
+    }
+    cnk_replica_config_set(r, shared);
     r->config_index = cnk_wal_stream_state(r->stream)->last_index;
     return 0;
 }

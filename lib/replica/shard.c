@@ -38,6 +38,7 @@ int cnk_replica_shard_open(const cnk_replica_shard_options *options, cnk_replica
     shard->raft.log = cnk_replica_raft_log;
     cnk_list_init(&shard->replicas);
     cnk_list_init(&shard->flushes);
+    cnk_list_init(&shard->configs);
     int rc = cnk_wal_port_open(options->wal, options->loop, &port_events, shard, &shard->port);
     if (rc == 0 && options->tier != NULL) {
         rc = cnk_tier_port_open(options->tier, options->loop, shard->port, &shard->tier);

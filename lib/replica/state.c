@@ -22,6 +22,7 @@ typedef struct parts {
 static size_t length_open(cnk_writer *w);
 static void length_close(cnk_writer *w, size_t at);
 static int read_parts(cnk_replica *r, const uint8_t *blob, size_t len, parts *ret_parts);
+static int read_config(cnk_replica *r, cnk_reader *in);
 static int replay_configs(cnk_replica *r, uint64_t applied, chronik_error *err);
 static int replay_commands(cnk_replica *r, uint64_t applied, chronik_error *err);
 static int read_payload(const cnk_replica *r, const cnk_wal_place *place, uint8_t **ret_buf, chronik_error *err);
@@ -31,7 +32,7 @@ int cnk_replica_state_write(const cnk_replica *r, cnk_writer *out) {
     cnk_write_le32(out, MAGIC);
     cnk_write_le16(out, VERSION);
     cnk_write_le16(out, 0);
-    cnk_replica_config_write(out, &r->config);
+    cnk_replica_config_write(out, cnk_replica_config_of(r));
     size_t at = length_open(out);
     int rc = cnk_log_snapshot(r->log, out);
     if (rc != 0) return rc;
@@ -89,13 +90,22 @@ static int read_parts(cnk_replica *r, const uint8_t *blob, size_t len, parts *re
     uint32_t magic = cnk_read_le32(&in);
     uint16_t version = cnk_read_le16(&in), flags = cnk_read_le16(&in);
     if (in.error != 0 || magic != MAGIC || version != VERSION || flags != 0) return CHRONIK_ECORRUPT;
-    int rc = cnk_replica_config_read(&in, &r->config);
+    int rc = read_config(r, &in);
     if (rc != 0) return rc;
     ret_parts->log_len = cnk_read_le32(&in);
     ret_parts->log = cnk_read_bytes(&in, ret_parts->log_len);
     ret_parts->machine_len = cnk_read_le32(&in);
     ret_parts->machine = cnk_read_bytes(&in, ret_parts->machine_len);
     return in.error != 0 || cnk_reader_left(&in) != 0 ? CHRONIK_ECORRUPT : 0;
+}
+
+static int read_config(cnk_replica *r, cnk_reader *in) {
+    cnk_replica_config config;
+    cnk_replica_shared *shared = NULL;
+    int rc = cnk_replica_config_read(in, &config);
+    if (rc == 0) rc = cnk_replica_config_share(r->shard, &config, &shared);
+    if (rc == 0) cnk_replica_config_set(r, shared);
+    return rc;
 }
 
 /* The newest configuration in the stream holds, committed or not (Raft, section 6). */
@@ -110,7 +120,7 @@ static int replay_configs(cnk_replica *r, uint64_t applied, chronik_error *err) 
         int rc = read_payload(r, &place, &buf, err);
         if (rc != 0) return rc;
         cnk_reader in = cnk_reader_of(buf, place.entry.len);
-        rc = cnk_replica_config_read(&in, &r->config);
+        rc = read_config(r, &in);
         cnk_free(buf);
         if (rc != 0) return damaged(r, rc, err);
         r->config_index = index;
