@@ -5,6 +5,7 @@ import time
 
 PRODUCE, FETCH, LIST_OFFSETS, METADATA, API_VERSIONS, CREATE_TOPICS, DELETE_TOPICS, INIT_PRODUCER_ID = \
     0, 1, 2, 3, 18, 19, 20, 22
+OFFSET_FETCH = 9
 DESCRIBE_CONFIGS, DESCRIBE_CLUSTER = 32, 60
 
 _TABLE = []
@@ -115,6 +116,18 @@ class Connection:
         error, high, _, aborted = struct.unpack_from('>hqqi', a, at)
         at += 22 + max(aborted, 0) * 16
         return error, high, a[at + 4:]
+
+    def committed(self, group, topic, partition=0):
+        """What the group has committed; -1: nothing."""
+        a = self.request(OFFSET_FETCH, 2, string(group) + struct.pack('>i', 1) + string(topic) + struct.pack('>ii', 1, partition))
+        topics, error = struct.unpack_from('>ih', a)  # no topics beside an error of the group's
+        if topics:
+            at = 4 + 2 + len(topic) + 8
+            offset, metadata = struct.unpack_from('>qh', a, at)
+            error, = struct.unpack_from('>h', a, at + 10 + max(metadata, 0))
+        if error:
+            raise OSError(f'OffsetFetch: error {error}')
+        return offset
 
     def read_all(self, topic, partition=0):
         """Values of all records from 0 to the end; raises where anything is amiss."""
