@@ -50,6 +50,7 @@ static bool find_cold(const cnk_log *log, int64_t offset, int64_t end, uint32_t 
     int64_t cold_end = cnk_log_cold_end(log);
     if (cold_end > end) cold_end = end;
     if (cold == NULL || offset >= cold_end) return false;
+    if (bytes_max == 0) bytes_max = 1; /* or the hint would always say that there is nothing */
     uint64_t hint = cold->bytes_hint(cold->self, cnk_log_stream_id(log), offset, cold_end, bytes_max);
     if (hint == 0) return false;
     *piece = (cnk_log_piece){.where = CNK_LOG_COLD,

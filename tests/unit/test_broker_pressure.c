@@ -306,6 +306,7 @@ START_TEST(test_reading_ahead) {
         cnk_tier_stats_get(w.tier, &tier);
     }
     int64_t count = fetch_from(&w, 0, "t", 0, 0, 1, 0).high_watermark;
+    ck_assert_int_eq(fetch_from(&w, 0, "t", 0, 0, 0, 0).first, 0); /* no limit is too low for the first batch */
     uint64_t bytes = read_through(count), ahead = read_ahead_bytes();
     ck_assert_uint_gt(ahead, bytes / 2);
     for (int64_t offset = count - 1; offset >= 0; offset -= 7)
