@@ -305,6 +305,21 @@ static void run_at_first(chronik_post *post) {
     run->at_first(run);
 }
 
+/* Too many at once are refused together, whatever else is wrong with them, as Kafka does. */
+static void refuse_many(cnk_admin *run) {
+    int64_t total = 0;
+    for (size_t i = 0; i < run->item_count; i++) {
+        const cnk_admin_item *item = &run->items[i];
+        if (item->assignment_count > 0) total += (int64_t)item->assignment_count;
+        else if (item->partitions == -1) total += run->home->broker->options.num_partitions;
+        else if (item->partitions > 0) total += item->partitions;
+    }
+    if (total <= CNK_CREATE_PARTITIONS_MAX) return;
+    for (size_t i = 0; i < run->item_count; i++)
+        cnk_admin_refuse(&run->items[i], CHRONIK_EPOLICY, "More than %d partitions in one request.",
+                         CNK_CREATE_PARTITIONS_MAX);
+}
+
 static void create_at_first(cnk_admin *run) {
     cnk_publisher *pub = run->home->broker->publisher;
     cnk_meta *meta = cnk_publisher_meta(pub);
@@ -313,6 +328,7 @@ static void create_at_first(cnk_admin *run) {
     size_t proposed = 0;
     int rc = 0;
     cnk_meta_command_init(&command);
+    refuse_many(run);
     for (size_t i = 0; i < run->item_count; i++) {
         cnk_admin_item *item = &run->items[i];
         if (item->error == 0) check_topic(run, item);

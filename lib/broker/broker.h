@@ -47,6 +47,7 @@ enum { CNK_PENDING = 0, CNK_DONE = 1 };
 #define CNK_PRODUCE_PARTS_MAX 100000
 #define CNK_FETCH_SLICES_MAX 65536  /* slices in one answer of one owning shard */
 #define CNK_CREATE_TOPICS_MAX 10000 /* topics in one request */
+#define CNK_CREATE_PARTITIONS_MAX 10000 /* and their partitions */
 
 /* The broker's: something that happens at a time, unless it is taken back before. */
 typedef struct cnk_deadline {
@@ -237,7 +238,7 @@ typedef struct cnk_fetch_part {
     cnk_text topic;
     cnk_uuid topic_id;
     int32_t partition;
-    int32_t leader_epoch; /* the client's current leader epoch; -1: none */
+    int32_t leader_epoch; /* the client's current leader epoch; negative: none */
     int64_t offset;
     uint32_t bytes_max;
     /* answered */

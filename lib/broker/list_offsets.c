@@ -114,7 +114,7 @@ static void run_at_owner(chronik_post *post) {
         error = CHRONIK_ESTORAGE;
     else if (cnk_replica_leader(p->replica) < 0)
         error = CHRONIK_ENOTLEADER;
-    else if (part->leader_epoch >= 0 && part->leader_epoch != (int64_t)cnk_replica_term(p->replica))
+    else if (part->leader_epoch != -1 && part->leader_epoch != (int64_t)cnk_replica_term(p->replica))
         error =
             part->leader_epoch < (int64_t)cnk_replica_term(p->replica) ? CHRONIK_EFENCEDEPOCH : CHRONIK_EUNKNOWNEPOCH;
     if (error != 0)

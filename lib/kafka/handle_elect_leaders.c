@@ -10,10 +10,13 @@ enum { ELECT_PREFERRED = 0, ELECT_UNCLEAN = 1 };
 typedef cnk_elect_leaders_response_replica_election_result topic_out;
 typedef cnk_elect_leaders_response_partition_result part_out;
 
-static int elect(cnk_kafka_request *r, const cnk_meta_topic *t, cnk_kafka_string topic, int32_t partition, int8_t type,
-                 part_out *out) {
+static int elect(cnk_kafka_request *r, const cnk_elect_leaders_request *in, const cnk_meta_topic *t,
+                 cnk_kafka_string topic, int32_t partition, part_out *out) {
+    const int8_t type = in->election_type;
     *out = (part_out){.partition_id = partition, .error_message = CNK_KAFKA_STRING_NULL};
-    if (type != ELECT_PREFERRED && type != ELECT_UNCLEAN) {
+    if (in->timeout_ms <= 0) {
+        out->error_code = CNK_KAFKA_REQUEST_TIMED_OUT;
+    } else if (type != ELECT_PREFERRED && type != ELECT_UNCLEAN) {
         out->error_code = CNK_KAFKA_INVALID_REQUEST;
         out->error_message = CNK_KAFKA_STRING("Unknown election type");
     } else if (!t || partition < 0 || partition >= t->partition_count) {
@@ -34,7 +37,8 @@ static int elect(cnk_kafka_request *r, const cnk_meta_topic *t, cnk_kafka_string
 }
 
 /* Of all: those that lead, as they should, are not named. */
-static int fill_all(cnk_kafka_request *r, int8_t type, const cnk_meta_image *image, cnk_elect_leaders_response *out) {
+static int fill_all(cnk_kafka_request *r, const cnk_elect_leaders_request *in, const cnk_meta_image *image,
+                    cnk_elect_leaders_response *out) {
     out->replica_election_results.items = cnk_kafka_request_alloc(r, image->topic_count, sizeof(topic_out));
     if (!out->replica_election_results.items) return CHRONIK_ENOMEM;
     for (size_t i = 0; i < image->topic_count; i++) {
@@ -46,7 +50,7 @@ static int fill_all(cnk_kafka_request *r, int8_t type, const cnk_meta_image *ima
         if (!topic->partition_result.items) return CHRONIK_ENOMEM;
         for (int32_t p = 0; p < t->partition_count; p++) {
             part_out *part = &topic->partition_result.items[topic->partition_result.count];
-            if (elect(r, t, topic->topic, p, type, part) != 0) return CHRONIK_ENOMEM;
+            if (elect(r, in, t, topic->topic, p, part) != 0) return CHRONIK_ENOMEM;
             topic->partition_result.count += part->error_code != CNK_KAFKA_ELECTION_NOT_NEEDED;
         }
     }
@@ -67,7 +71,7 @@ static int fill_named(cnk_kafka_request *r, const cnk_elect_leaders_request *in,
         topic->partition_result.items = cnk_kafka_request_alloc(r, (size_t)from->partitions.count, sizeof(part_out));
         if (!topic->partition_result.items) return CHRONIK_ENOMEM;
         for (int32_t p = 0; p < from->partitions.count; p++)
-            if (elect(r, t, from->topic, from->partitions.items[p], in->election_type,
+            if (elect(r, in, t, from->topic, from->partitions.items[p],
                       &topic->partition_result.items[topic->partition_result.count++]) != 0)
                 return CHRONIK_ENOMEM;
     }
@@ -81,9 +85,11 @@ int cnk_kafka_handle_elect_leaders(cnk_kafka_request *r) {
     if (code) return code;
     cnk_kafka_defaults(cnk_elect_leaders_response_message.root, &out);
     cnk_meta_image *image = cnk_meta_image_ref(cnk_shard_image(cnk_kafka_request_shard(r)));
-    if (in.election_type != ELECT_PREFERRED && in.election_type != ELECT_UNCLEAN)
+    if (in.timeout_ms <= 0) out.error_code = r->version >= 1 ? CNK_KAFKA_REQUEST_TIMED_OUT : CNK_KAFKA_NONE;
+    else if (in.election_type != ELECT_PREFERRED && in.election_type != ELECT_UNCLEAN)
         out.error_code = CNK_KAFKA_INVALID_REQUEST;
-    code = in.topic_partitions.count < 0 ? fill_all(r, in.election_type, image, &out) : fill_named(r, &in, image, &out);
+    if (in.topic_partitions.count >= 0) code = fill_named(r, &in, image, &out);
+    else if (in.timeout_ms > 0) code = fill_all(r, &in, image, &out);
     if (code == 0) code = cnk_kafka_answer(r, &out);
     cnk_meta_image_unref(image);
     return code ? code : CNK_DONE;

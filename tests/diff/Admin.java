@@ -38,6 +38,7 @@ class Admin extends Diff {
         epoch("none", "one", 0, () -> -1, () -> -1, -1);
         epoch("negative", "one", 0, () -> -7, () -> -1, -1);
         epoch("the client is ahead", "one", 0, () -> epoch, () -> epoch + 1, -1);
+        epoch("the client says -2", "one", 0, () -> epoch, () -> -2, -1);
         epoch("debugging replica", "one", 0, () -> epoch, () -> -1, -2);
         epoch("unknown topic", "nope", 0, () -> epoch, () -> -1, -1);
         epoch("bad name", "a/b", 0, () -> epoch, () -> -1, -1);
@@ -92,6 +93,12 @@ class Admin extends Diff {
         growCase("assigned to two brokers", 0, true, () -> new CreatePartitionsTopic[] {grow("one", 2, new int[] {1, 2})});
         growCase("assigned to nobody", 0, true, () -> new CreatePartitionsTopic[] {grow("one", 2, new int[] {})});
         growCase("too many", 0, true, () -> new CreatePartitionsTopic[] {grow("one", 20000)});
+        for (int ms : new int[] {0, -1})
+            show("no time, " + ms, ApiKeys.CREATE_PARTITIONS, 0, 3, v -> {
+                CreatePartitionsRequestData r = new CreatePartitionsRequestData().setTimeoutMs(ms).setValidateOnly(true);
+                for (CreatePartitionsTopic t : List.of(grow("one", 3), grow("nope", 3), grow("two", 1))) r.topics().add(t);
+                return r;
+            });
         growCase("nothing", 0, true, () -> new CreatePartitionsTopic[0]);
         growCase("made", 3, false, () -> new CreatePartitionsTopic[] {grow("grows", 3), grow("nope", 2)});
         growCase("made again", 3, false, () -> new CreatePartitionsTopic[] {grow("grows", 3)});
@@ -429,6 +436,14 @@ class Admin extends Diff {
             elect(kind + "nothing", type, Map.of());
             elect(kind + "no partitions", type, Map.of("one", List.of()));
         }
+        for (int ms : new int[] {0, -1})
+            show("no time, " + ms, ApiKeys.ELECT_LEADERS, 0, 2, v -> {
+                ElectLeadersRequestData r = new ElectLeadersRequestData().setTimeoutMs(ms);
+                r.topicPartitions().add(new ElectLeadersRequestData.TopicPartitions().setTopic("one").setPartitions(List.of(0)));
+                r.topicPartitions().add(new ElectLeadersRequestData.TopicPartitions().setTopic("nope").setPartitions(List.of(0)));
+                return r;
+            });
+        show("all, no time", ApiKeys.ELECT_LEADERS, 0, 2, v -> new ElectLeadersRequestData().setTimeoutMs(0).setTopicPartitions(null));
         elect("unknown kind", 7, Map.of("one", List.of(0)));
     }
 
@@ -446,6 +461,8 @@ class Admin extends Diff {
         moves("unknown topic", Map.of("nope", List.of(0)));
         moves("unknown partition", Map.of("one", List.of(9)));
         moves("nothing", Map.of());
+        for (int ms : new int[] {0, -1})
+            show("no time, " + ms, ApiKeys.LIST_PARTITION_REASSIGNMENTS, 0, 0, v -> new ListPartitionReassignmentsRequestData().setTimeoutMs(ms));
     }
 
     static void features(String name, int from, boolean validate, FeatureUpdateKey... keys) throws Exception {
@@ -471,6 +488,12 @@ class Admin extends Diff {
         features("no name", 0, false, feature("", 1, 1));
         features("downgrade", 1, false, feature("no.such.feature", 0, 2));
         features("unknown kind of upgrade", 1, false, feature("no.such.feature", 1, 9));
+        for (int ms : new int[] {0, -1})
+            show("no time, " + ms, ApiKeys.UPDATE_FEATURES, 0, 2, v -> {
+                UpdateFeaturesRequestData r = new UpdateFeaturesRequestData().setTimeoutMs(ms);
+                r.featureUpdates().add(feature("no.such.feature", 1, 1));
+                return r;
+            });
         features("the same twice", 0, false, feature("no.such.feature", 1, 1), feature("no.such.feature", 2, 1));
         show("downgrade, unsaid", ApiKeys.UPDATE_FEATURES, 0, 0, v -> {
             UpdateFeaturesRequestData r = new UpdateFeaturesRequestData().setTimeoutMs(5000);

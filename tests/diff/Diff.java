@@ -192,7 +192,7 @@ class Diff extends Wire {
         prepare(topic("t", 2, 1, KEEP), topic("empty", 1, 1, KEEP), topic("data", 1, 1, KEEP),
             topic("compact", 1, 1, "cleanup.policy", "compact"), topic("stamped", 1, 1, "message.timestamp.type", "LogAppendTime"),
             topic("small", 1, 1, "max.message.bytes", "200"), topic("idem", 1, 1, KEEP), topic("plain", 1, 1), topic("bit", 1, 1, KEEP), topic("kept", 2, 1, KEEP),
-            topic("strict", 1, 1, "min.insync.replicas", "2"));
+            topic("segments", 1, 1, "segment.bytes", "1048576", "max.message.bytes", "2000000"), topic("strict", 1, 1, "min.insync.replicas", "2"));
         call(ApiKeys.PRODUCE, 9, produce(9, "data", 0, -1, batch(A, B)));
         call(ApiKeys.PRODUCE, 9, produce(9, "data", 0, -1, packed(CompressionType.GZIP, A, B, B)));
     }
@@ -247,6 +247,7 @@ class Diff extends Wire {
         produceCase("without a key, compacted", "compact", 0, -1, batch(new SimpleRecord(TIME, "v".getBytes())));
         produceCase("with a key, compacted", "compact", 0, -1, batch(A));
         produceCase("append time", "stamped", 0, -1, batch(A));
+        produceCase("larger than a segment", "segments", 0, -1, batch(new SimpleRecord(TIME, null, new byte[1500000])));
         produceCase("too large", "small", 0, -1, batch(new SimpleRecord(TIME, null, new byte[300])));
         show("the same partition twice", ApiKeys.PRODUCE, 3, 12, v -> {
             ProduceRequestData r = produce(v, "t", 1, -1, batch(A));
@@ -299,6 +300,7 @@ class Diff extends Wire {
         show("unknown isolation", ApiKeys.FETCH, 4, 18, v -> fetch(v, "data", 0, 0, p -> { }).setIsolationLevel((byte) 7));
         show("current epoch", ApiKeys.FETCH, 9, 18, v -> fetch(v, "data", 0, 0, p -> p.setCurrentLeaderEpoch(epoch)));
         show("future epoch", ApiKeys.FETCH, 9, 18, v -> fetch(v, "data", 0, 0, p -> p.setCurrentLeaderEpoch(epoch + 5)));
+        show("epoch -2", ApiKeys.FETCH, 9, 18, v -> fetch(v, "data", 0, 0, p -> p.setCurrentLeaderEpoch(-2)));
         show("unknown session", ApiKeys.FETCH, 7, 18, v -> fetch(v, "data", 0, 0, p -> { }).setSessionId(55).setSessionEpoch(3));
         show("session 0 with an epoch", ApiKeys.FETCH, 7, 18, v -> fetch(v, "data", 0, 0, p -> { }).setSessionId(0).setSessionEpoch(3));
         show("ends an unknown session", ApiKeys.FETCH, 7, 18, v -> fetch(v, "data", 0, 0, p -> { }).setSessionId(55).setSessionEpoch(-1));
@@ -391,6 +393,35 @@ class Diff extends Wire {
         UNORDERED.remove("partitions");
     }
 
+    /** Waits until a topic can be read (true), or is not there (false). */
+    static void awaitTopic(String name, boolean there) throws Exception {
+        for (int i = 0; i < 300; i++) {
+            JsonNode a = (JsonNode) call(ApiKeys.FETCH, 12, fetch(12, name, 0, 0, p -> { }));
+            if (a.get("responses").get(0).get("partitions").get(0).get("errorCode").asInt() == (there ? 0 : 3)) return;
+            Thread.sleep(50);
+        }
+        throw new IOException(name + " is " + (there ? "not" : "still") + " there");
+    }
+
+    /** A topic goes, and another one of its name comes, while a session reads it. */
+    static void remadeCases(int v) throws Exception {
+        JsonNode made = (JsonNode) call(ApiKeys.CREATE_TOPICS, 7, create(false, topic("remade", 1, 1)));
+        ids.put("remade", Uuid.fromString(made.get("topics").get(0).get("topicId").asText()));
+        awaitTopic("remade", true);
+        session = 0;
+        session = step("of a topic that goes", v, inSession(v, 0, 0, "remade/0@0"));
+        call(ApiKeys.DELETE_TOPICS, 5, new DeleteTopicsRequestData().setTimeoutMs(10000).setTopicNames(List.of("remade")));
+        awaitTopic("remade", false);
+        step("the topic is gone", v, inSession(v, session, 1));
+        call(ApiKeys.CREATE_TOPICS, 7, create(false, topic("remade", 1, 1)));
+        awaitTopic("remade", true);
+        step("another one has its name", v, inSession(v, session, 2));
+        step("it is not read", v, inSession(v, session, 3));
+        call(ApiKeys.DELETE_TOPICS, 5, new DeleteTopicsRequestData().setTimeoutMs(10000).setTopicNames(List.of("remade")));
+        awaitTopic("remade", false);
+        ids.remove("remade");
+    }
+
     static void offsetCases() throws Exception {
         for (long t : new long[] {-1, -2, -3, -4, -5, -6, -7, 0, TIME, TIME + 1, TIME + 2}) offsets("timestamp " + (t - (t > 7 ? TIME : 0)) + (t > 7 ? "+" : ""), "data", 0, t, -1);
         for (long t : new long[] {-1, -2, -3, 0}) offsets("empty, timestamp " + t, "empty", 0, t, -1);
@@ -400,6 +431,8 @@ class Diff extends Wire {
             .setName("data").setPartitions(List.of(new ListOffsetsPartition().setTimestamp(-1).setCurrentLeaderEpoch(epoch))))));
         show("future epoch", ApiKeys.LIST_OFFSETS, 4, 11, v -> new ListOffsetsRequestData().setReplicaId(-1).setTopics(List.of(new ListOffsetsTopic()
             .setName("data").setPartitions(List.of(new ListOffsetsPartition().setTimestamp(-1).setCurrentLeaderEpoch(epoch + 5))))));
+        show("epoch -2", ApiKeys.LIST_OFFSETS, 4, 11, v -> new ListOffsetsRequestData().setReplicaId(-1).setTopics(List.of(new ListOffsetsTopic()
+            .setName("data").setPartitions(List.of(new ListOffsetsPartition().setTimestamp(-1).setCurrentLeaderEpoch(-2))))));
         show("twice", ApiKeys.LIST_OFFSETS, 1, 11, v -> new ListOffsetsRequestData().setReplicaId(-1).setTopics(List.of(new ListOffsetsTopic()
             .setName("data").setPartitions(List.of(new ListOffsetsPartition().setTimestamp(-1), new ListOffsetsPartition().setTimestamp(-2))))));
         show("nothing", ApiKeys.LIST_OFFSETS, 1, 11, v -> new ListOffsetsRequestData().setReplicaId(-1));
@@ -442,6 +475,14 @@ class Diff extends Wire {
         show("colliding with what is there", ApiKeys.CREATE_TOPICS, 4, 4, v -> create(false, topic("m_1_", 1, 1), topic("m.1_", 1, 1), topic("m.1-", 1, 1)));
         show("colliding names, taken away", ApiKeys.DELETE_TOPICS, 4, 4, v -> new DeleteTopicsRequestData().setTimeoutMs(10000)
             .setTopicNames(List.of("m.1_", "m_1.", "m.1.", "m_1-", "m_1_", "m.1-")));
+        createCase("20000 partitions", () -> new CreatableTopic[] {topic("n1", 20000, 1)});
+        createCase("20000 partitions in all", () -> new CreatableTopic[] {topic("n1", 8000, 1), topic("n2", 8000, 1), topic("n3", 4000, 1), topic("a/b", 1, 1)});
+        for (int ms : new int[] {0, -1}) {
+            show("no time, " + ms, ApiKeys.CREATE_TOPICS, 2, 7, v -> create(true, topic("n1", 1, 1), topic("t", 1, 1), topic("a/b", 1, 1)).setTimeoutMs(ms));
+            show("no time, " + ms, ApiKeys.DELETE_TOPICS, 1, 5, v -> new DeleteTopicsRequestData().setTimeoutMs(ms).setTopicNames(List.of("t", "nope")));
+            show("no time, " + ms, ApiKeys.DELETE_TOPICS, 6, 6, v -> new DeleteTopicsRequestData().setTimeoutMs(ms).setTopics(List.of(
+                new DeleteTopicState().setName("t"), new DeleteTopicState().setName(null).setTopicId(UNKNOWN))));
+        }
         createCase("unknown option", () -> new CreatableTopic[] {topic("n1", 1, 1, "no.such.thing", "1")});
         createCase("bad value", () -> new CreatableTopic[] {topic("n1", 1, 1, "retention.ms", "abc")});
         createCase("value out of range", () -> new CreatableTopic[] {topic("n1", 1, 1, "min.insync.replicas", "0")});
@@ -486,7 +527,9 @@ class Diff extends Wire {
         show("unstable version", ApiKeys.INIT_PRODUCER_ID, 6, 6, v -> new InitProducerIdRequestData().setTransactionalId(null).setTransactionTimeoutMs(1000));
         show("bad name", ApiKeys.API_VERSIONS, 3, 4, v -> new ApiVersionsRequestData().setClientSoftwareName("-x").setClientSoftwareVersion("1"));
         show("empty name", ApiKeys.API_VERSIONS, 3, 4, v -> new ApiVersionsRequestData());
-        ByteBuffer b = exchange(ApiKeys.API_VERSIONS, (short) 3, new byte[0]);
+        ByteBuffer b = exchange(ApiKeys.API_VERSIONS, (short) 9, body(new ApiVersionsRequestData(), (short) 4));
+        System.out.println("ApiVersions 9-9 a version to come: " + (b == null ? "closed" : plain("", json(ApiKeys.API_VERSIONS, (short) 0, b))));
+        b = exchange(ApiKeys.API_VERSIONS, (short) 3, new byte[0]);
         System.out.println("ApiVersions 3-3 no body: " + (b == null ? "closed" : "answered"));
         b = exchange(ApiKeys.METADATA, (short) 9, new byte[] {5});
         System.out.println("Metadata 9-9 cut off: " + (b == null ? "closed" : "answered"));
@@ -502,6 +545,7 @@ class Diff extends Wire {
         idempotenceCases();
         fetchCases();
         for (int v : new int[] {7, 12, 13, 18}) sessionCases(v);
+        for (int v : new int[] {12, 13, 18}) remadeCases(v);
         offsetCases();
         topicCases();
         otherCases();

@@ -20,6 +20,21 @@ import org.apache.kafka.common.protocol.*;
 import org.apache.kafka.common.record.internal.*;
 
 class Groups extends Wire {
+    /** Nobody has asked for a coordinator yet: there is no topic of groups. */
+    static void firstCases() throws Exception {
+        commitCase("before there are groups", v -> commit("g", on(v, "t", at(0, 5, ""))));
+        fetchCase("before there are groups", 1, v -> fetch(v, "g", "t", List.of(0)));
+        show("before there are groups", ApiKeys.JOIN_GROUP, 0, 9, v -> join("g", "", "range"));
+        show("before there are groups", ApiKeys.SYNC_GROUP, 0, 5, v -> sync(v, "g", "m", 1));
+        show("before there are groups", ApiKeys.HEARTBEAT, 0, 4, v -> beat("g", "m", 1));
+        show("before there are groups", ApiKeys.LEAVE_GROUP, 0, 5, v -> leave(v, "g", "m"));
+        show("before there are groups", ApiKeys.DESCRIBE_GROUPS, 0, 6, v -> describe("g"));
+        show("before there are groups", ApiKeys.LIST_GROUPS, 0, 5, v -> new ListGroupsRequestData());
+        show("before there are groups", ApiKeys.DELETE_GROUPS, 0, 2, v -> new DeleteGroupsRequestData().setGroupsNames(List.of("g")));
+        show("before there are groups", ApiKeys.OFFSET_DELETE, 0, 0, v -> new OffsetDeleteRequestData().setGroupId("g").setTopics(offsetTopics("t", 0)));
+        show("before there are groups", ApiKeys.FIND_COORDINATOR, 3, 3, v -> new FindCoordinatorRequestData().setKey("g"));
+    }
+
     static void prepare() throws Exception {
         CreateTopicsRequestData r = new CreateTopicsRequestData().setTimeoutMs(10000);
         for (String name : new String[] {"t", "u", "doomed"})
@@ -28,6 +43,7 @@ class Groups extends Wire {
             if (t.get("errorCode").asInt() != 0) throw new IOException("cannot prepare: " + t);
             ids.put(t.get("name").asText(), Uuid.fromString(t.get("topicId").asText()));
         }
+        firstCases();
         for (int i = 0; ; i++) { /* Kafka makes the topic after the first question, and loads it then */
             JsonNode a = (JsonNode) call(ApiKeys.FIND_COORDINATOR, 3, new FindCoordinatorRequestData().setKey("g"));
             Object f = a.get("errorCode").asInt() == 0 ? call(ApiKeys.OFFSET_FETCH, 7, new OffsetFetchRequestData().setGroupId("g")) : null;
@@ -96,6 +112,9 @@ class Groups extends Wire {
             .setTopics(List.of(new MetadataRequestTopic().setName("__consumer_offsets"))));
         show("the topic of groups", ApiKeys.DESCRIBE_CONFIGS, 4, 4, v -> new DescribeConfigsRequestData().setResources(List.of(new DescribeConfigsResource()
             .setResourceType((byte) 2).setResourceName("__consumer_offsets").setConfigurationKeys(List.of("cleanup.policy", "compression.type", "segment.bytes")))));
+        show("the topic of groups", ApiKeys.DELETE_RECORDS, 0, 2, v -> new DeleteRecordsRequestData().setTimeoutMs(5000).setTopics(List.of(
+            new DeleteRecordsRequestData.DeleteRecordsTopic().setName("__consumer_offsets").setPartitions(List.of(
+                new DeleteRecordsRequestData.DeleteRecordsPartition().setPartitionIndex(0).setOffset(0))))));
         show("to the topic of groups", ApiKeys.PRODUCE, 9, 9, v -> {
             ProduceRequestData r = new ProduceRequestData().setAcks((short) -1).setTimeoutMs(5000);
             r.topicData().add(new TopicProduceData().setName("__consumer_offsets").setPartitionData(List.of(new PartitionProduceData()
@@ -449,6 +468,8 @@ class Groups extends Wire {
         show("unknown group and topic", ApiKeys.OFFSET_DELETE, 0, 0, v -> new OffsetDeleteRequestData().setGroupId("nobody").setTopics(offsetTopics("nope", 0)));
         show("unknown topic", ApiKeys.OFFSET_DELETE, 0, 0, v -> new OffsetDeleteRequestData().setGroupId("g").setTopics(offsetTopics("nope", 0)));
         show("unknown partition", ApiKeys.OFFSET_DELETE, 0, 0, v -> new OffsetDeleteRequestData().setGroupId("g").setTopics(offsetTopics("t", 0, 9)));
+        now("of another type", ApiKeys.JOIN_GROUP, 3, join("connect", "", "range").setProtocolType("connect"));
+        show("a group of another type", ApiKeys.OFFSET_DELETE, 0, 0, v -> new OffsetDeleteRequestData().setGroupId("connect").setTopics(offsetTopics("t", 0)));
         show("no topics", ApiKeys.OFFSET_DELETE, 0, 0, v -> new OffsetDeleteRequestData().setGroupId("g"));
         fetchCase("after a deletion", 8, v -> fetch(v, "g", "t", List.of(0, 1)));
         show("all", ApiKeys.LIST_GROUPS, 0, 5, v -> new ListGroupsRequestData());
@@ -457,6 +478,17 @@ class Groups extends Wire {
         show("two states", ApiKeys.LIST_GROUPS, 4, 5, v -> new ListGroupsRequestData().setStatesFilter(List.of("Stable", "Empty")));
         for (String type : new String[] {"classic", "Classic", "consumer", "share", "nonsense"})
             show("type '" + type + "'", ApiKeys.LIST_GROUPS, 5, 5, v -> new ListGroupsRequestData().setTypesFilter(List.of(type)));
+    }
+
+    /** What does not fit into one batch of the topic of groups; all that is shown are the codes. */
+    static void tooLarge() throws Exception {
+        JsonNode a = ask(ApiKeys.OFFSET_COMMIT, 9, commit("notes", on(9, "t", Collections.nCopies(300, at(0, 1, "x".repeat(4096))).toArray(new OffsetCommitRequestPartition[0]))));
+        Set<JsonNode> codes = new HashSet<>(a.findValues("errorCode"));
+        System.out.println("OffsetCommit 9-9 larger than a batch: {\"errorCode\":" + (codes.size() == 1 ? codes.iterator().next() : codes) + "}");
+        String id = ask(ApiKeys.JOIN_GROUP, 3, join("large", "", "range")).get("memberId").asText();
+        a = ask(ApiKeys.SYNC_GROUP, 3, sync(3, "large", id, 1, id, "x".repeat(1500000)));
+        System.out.println("SyncGroup 3-3 larger than a batch: {\"errorCode\":" + a.get("errorCode") + "}");
+        ask(ApiKeys.LEAVE_GROUP, 3, leave(3, "large", id));
     }
 
     static void times() throws Exception {
@@ -522,6 +554,7 @@ class Groups extends Wire {
                     }
                     for (var e : members.entrySet()) value = value.replace(hex(ByteBuffer.wrap(e.getKey().getBytes())), "(" + e.getValue() + ")");
                     if (key.startsWith("0002") && Set.of("life0", "life4", "static9", "slow").stream().noneMatch(k -> key.endsWith(hex(ByteBuffer.wrap(k.getBytes()))))) continue;
+                    if (value.length() > 100000 || key.contains(hex(ByteBuffer.wrap("notes".getBytes())))) continue; /* larger than a batch */
                     if (value.contains("(A)") && value.contains("(B)")) continue; /* in the order of a hash table */
                     if (!value.equals(last.put(key, value))) /* what is the same again need not be shown */
                         System.out.println("Fetch 11-11 record " + n++ + " of partition " + p + ": {\"key\":\"" + key + "\",\"value\":\"" + value + "\"}");
@@ -557,6 +590,7 @@ class Groups extends Wire {
         refusals();
         for (int v = 0; v <= 9; v++) life(v);
         for (int v = 5; v <= 9; v++) instances(v);
+        tooLarge();
         times();
         stored();
     }

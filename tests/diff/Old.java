@@ -441,7 +441,7 @@ class Old extends Wire {
         epochs.put("none", -1);
         for (String name : new String[] {"data", "nope", "a/b"})
             for (Map.Entry<String, Integer> asked : epochs.entrySet())
-                show("topic '" + name + "', epoch: " + asked.getKey(), ApiKeys.OFFSET_FOR_LEADER_EPOCH, 0, 1, v -> {
+                show("topic '" + name + "', epoch " + asked.getKey(), ApiKeys.OFFSET_FOR_LEADER_EPOCH, 0, 1, v -> {
                     OffsetForLeaderEpochRequestData r = new OffsetForLeaderEpochRequestData();
                     r.topics().add(new OffsetForLeaderEpochRequestData.OffsetForLeaderTopic().setTopic(name).setPartitions(List.of(
                         new OffsetForLeaderEpochRequestData.OffsetForLeaderPartition().setPartition(0).setLeaderEpoch(asked.getValue()))));
