@@ -468,8 +468,10 @@ class Groups extends Wire {
         show("unknown group and topic", ApiKeys.OFFSET_DELETE, 0, 0, v -> new OffsetDeleteRequestData().setGroupId("nobody").setTopics(offsetTopics("nope", 0)));
         show("unknown topic", ApiKeys.OFFSET_DELETE, 0, 0, v -> new OffsetDeleteRequestData().setGroupId("g").setTopics(offsetTopics("nope", 0)));
         show("unknown partition", ApiKeys.OFFSET_DELETE, 0, 0, v -> new OffsetDeleteRequestData().setGroupId("g").setTopics(offsetTopics("t", 0, 9)));
-        now("of another type", ApiKeys.JOIN_GROUP, 3, join("connect", "", "range").setProtocolType("connect"));
+        String worker = ask(ApiKeys.JOIN_GROUP, 3, join("connect", "", "range").setProtocolType("connect")).get("memberId").asText();
         show("a group of another type", ApiKeys.OFFSET_DELETE, 0, 0, v -> new OffsetDeleteRequestData().setGroupId("connect").setTopics(offsetTopics("t", 0)));
+        ask(ApiKeys.LEAVE_GROUP, 3, leave(3, "connect", worker));
+        ask(ApiKeys.DELETE_GROUPS, 1, new DeleteGroupsRequestData().setGroupsNames(List.of("connect")));
         show("no topics", ApiKeys.OFFSET_DELETE, 0, 0, v -> new OffsetDeleteRequestData().setGroupId("g"));
         fetchCase("after a deletion", 8, v -> fetch(v, "g", "t", List.of(0, 1)));
         show("all", ApiKeys.LIST_GROUPS, 0, 5, v -> new ListGroupsRequestData());
