@@ -92,6 +92,7 @@ typedef struct cnk_broker_options {
     size_t config_count;
     const char *data_dir;   /* as DescribeLogDirs names it, NULL: nothing is told; borrowed for the broker's life */
     uint64_t fetch_pinned_bytes_max; /* hot bytes that answers may hold, for each shard; above it reads go to files */
+    uint64_t fetch_held_bytes_max;   /* likewise, of the WAL's memory that they keep with them */
     uint64_t fetch_cold_bytes_max;   /* buffers of cold reads, for each shard */
     uint64_t fetch_ahead_bytes_max;  /* of those that nobody has asked for yet, beside them; 0: nothing is read ahead */
     uint32_t producers_per_partition_max, producers_max; /* K6; the second for each shard */
@@ -111,6 +112,8 @@ typedef struct cnk_broker_options {
     void (*ready)(void *hook_arg);
     /* On the thread of the shard that noticed, once for each shard: no write will ever be durable again (S11). */
     void (*fenced)(void *hook_arg, const chronik_error *why);
+    /* On the shard's thread, and quick: a fetch finds no room for its cold reads; it waits, or is answered without. */
+    void (*crowded)(void *hook_arg, cnk_shard *shard);
     /* Any shard's thread, and quick: how large the data directory's file system is, and how much of it can be used. 0, or
      * it is not known. */
     int (*space)(void *hook_arg, uint64_t *ret_total_bytes, uint64_t *ret_usable_bytes);
@@ -123,6 +126,7 @@ typedef struct cnk_broker_options {
     {                                                                                                                  \
         .node_id = 1, .num_partitions = 1, .default_replication_factor = 1, .auto_create_topics = true,                \
         .delete_topics = true, .fetch_pinned_bytes_max = UINT64_C(64) << 20,                                           \
+        .fetch_held_bytes_max = UINT64_C(128) << 20,                                                                   \
         .fetch_cold_bytes_max = UINT64_C(64) << 20, .fetch_ahead_bytes_max = UINT64_C(16) << 20,                       \
         .producers_per_partition_max = 20000, .producers_max = 200000,                                                 \
         .producer_expiration_ms = 86400000, .producer_check_ms = 600000, .waiting_parts_max = 10000,                    \
@@ -150,6 +154,7 @@ const chronik_loop *cnk_shard_loop(const cnk_shard *shard);              /* any 
 size_t cnk_shard_index(const cnk_shard *shard);                          /* any thread */
 cnk_broker *cnk_shard_broker(const cnk_shard *shard);                    /* any thread */
 cnk_wal_port *cnk_shard_port(const cnk_shard *shard);
+bool cnk_shard_reads_wait(const cnk_shard *shard); /* its thread: fetches wait for the buffers of cold reads */
 
 /* Opening and closing of connections (K12): gives the connection its identity. */
 uint64_t cnk_broker_connect(cnk_shard *shard, const chronik_address *peer);

@@ -375,6 +375,7 @@ static bool cold_begin(cnk_fetch_run *run) {
     cnk_shard *shard = run->home;
     if (shard->cold_bytes > 0 && shard->cold_bytes + run->cold_reserved > shard->broker->options.fetch_cold_bytes_max) {
         run->cold_reserved = 0;
+        if (shard->broker->options.crowded) shard->broker->options.crowded(shard->broker->options.hook_arg, shard);
         if (!run->expired) {
             cnk_counter_add(&shard->stats.cold_refused, 1);
             cnk_list_push_back(&shard->cold_waiting, &run->cold_node);

@@ -114,6 +114,13 @@ static int check_want(const cnk_shard *shard, cnk_partition *p, cnk_fetch_want *
     return 0;
 }
 
+/* Small answers that nobody reads hold little, but much of the WAL's memory with it, and that is capped too. */
+static bool is_over(const cnk_shard *owner, uint32_t more) {
+    const cnk_broker_options *o = &owner->broker->options;
+    return owner->pinned_bytes + more > o->fetch_pinned_bytes_max ||
+           cnk_wal_port_held_bytes(cnk_shard_port(owner)) >= o->fetch_held_bytes_max;
+}
+
 /* Hot data up to the first batch that is not in memory; or, where the first one is not, what lies in files; or a hint
  * of what the cold tier has. The first batch is taken whatever its size: the caller's shard decides about it. */
 static int gather(cnk_fetch_group *g, cnk_fetch_want *w, const cnk_log *log) {
@@ -134,7 +141,7 @@ static int gather(cnk_fetch_group *g, cnk_fetch_want *w, const cnk_log *log) {
             }
             return 0;
         }
-        bool over = g->owner->pinned_bytes + piece.bytes > g->owner->broker->options.fetch_pinned_bytes_max;
+        bool over = is_over(g->owner, piece.bytes);
         bool hot = piece.where == CNK_LOG_HOT && !over && g->slice_count < CNK_FETCH_SLICES_MAX;
         if (piece.where == CNK_LOG_HOT && over) cnk_counter_add(&g->owner->stats.pinned_refused, 1);
         if (taken > 0 && hot != (w->hot_bytes > 0)) return 0;

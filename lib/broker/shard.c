@@ -124,6 +124,7 @@ const chronik_loop *cnk_shard_loop(const cnk_shard *shard) { return shard->loop;
 size_t cnk_shard_index(const cnk_shard *shard) { return shard->index; }
 cnk_broker *cnk_shard_broker(const cnk_shard *shard) { return shard->broker; }
 cnk_wal_port *cnk_shard_port(const cnk_shard *shard) { return cnk_replica_shard_port(shard->replicas); }
+bool cnk_shard_reads_wait(const cnk_shard *shard) { return !cnk_list_empty(&shard->cold_waiting); }
 cnk_meta_image *cnk_shard_image(const cnk_shard *shard) { return shard->image; }
 
 uint64_t cnk_broker_connect(cnk_shard *shard, const chronik_address *peer) {

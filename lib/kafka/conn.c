@@ -20,7 +20,9 @@ int cnk_kafka_new(cnk_shard *shard, const cnk_kafka_options *options, cnk_kafka 
     cnk_kafka_budget_init(&k->produce, at_least(options->produce_bytes_max, options->frame_bytes_max));
     cnk_kafka_budget_init(&k->control, at_least(options->control_bytes_max, options->frame_bytes_max));
     cnk_list_init(&k->pool);
+    cnk_list_init(&k->conns);
     cnk_list_init(&k->bodies);
+    k->crowd_at_ns = UINT64_MAX;
     cnk_kafka_sessions_init(&k->sessions, options->session_seed, options->session_slots);
     k->options.advertised_host = k->options.rack = NULL;
     if (options->advertised_host && *options->advertised_host)
@@ -99,6 +101,7 @@ int cnk_kafka_conn_new(cnk_kafka *kafka, const char *listener, const chronik_add
     c->wake_arg = arg;
     cnk_list_init(&c->requests);
     c->id = cnk_broker_connect(kafka->shard, &c->peer);
+    cnk_list_push_back(&kafka->conns, &c->node);
     kafka->conn_count++;
     *ret_conn = c;
     return 0;
@@ -109,6 +112,7 @@ void cnk_kafka_conn_close(cnk_kafka_conn *conn) {
     if (!c) return;
     CNK_ASSERT(!c->closed);
     c->closed = c->must_close = true;
+    cnk_list_remove(&c->node);
     c->calls++;
     cnk_kafka_receive_drop(c);
     CNK_LIST_EACH(it, &c->requests) { /* cancelling takes away at most the request itself */
@@ -155,6 +159,7 @@ unsigned cnk_kafka_conn_wants(cnk_kafka_conn *conn) {
     cnk_kafka_conn *c = conn;
     unsigned wants = 0;
     c->woken = false;
+    if (c->abandoned) return CNK_CONN_CLOSE;
     const cnk_kafka_request *first =
         cnk_list_empty(&c->requests) ? NULL : CNK_CONTAINER(c->requests.next, cnk_kafka_request, node);
     if (first && first->answered && first->answer_bytes > 0) wants |= CNK_CONN_SEND;
@@ -236,6 +241,7 @@ void cnk_kafka_conn_sent(cnk_kafka_conn *conn, size_t len) {
     CNK_ASSERT(len <= c->unsent);
     c->calls++;
     c->unsent -= len;
+    c->bytes_sent += len;
     while (!cnk_list_empty(&c->requests)) {
         cnk_kafka_request *r = CNK_CONTAINER(c->requests.next, cnk_kafka_request, node);
         if (!r->answered) break;
@@ -245,6 +251,7 @@ void cnk_kafka_conn_sent(cnk_kafka_conn *conn, size_t len) {
             if (c->sent_piece < r->piece_count) break;
         }
         cnk_kafka_request_drop(r);
+        c->answers_sent++;
         c->sent_piece = c->sent_iov = c->sent_offset = 0;
     }
     CNK_ASSERT(len == 0);

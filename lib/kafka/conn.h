@@ -70,6 +70,9 @@ typedef struct cnk_kafka_options {
 /* Copies the options and their strings. 0 or ENOMEM. */
 int cnk_kafka_new(cnk_shard *shard, const cnk_kafka_options *options, cnk_kafka **ret_kafka);
 
+/* A fetch of this shard finds the buffers of cold reads in use: those who hardly take their answers may have to go. */
+void cnk_kafka_crowded(cnk_kafka *kafka);
+
 /* All connections have been closed, and their last operations are done (cnk_kafka_conn_count is 0): ends what outlives
  * them. True: cnk_kafka_free may be called. False: not yet; ask again. */
 bool cnk_kafka_quiesce(cnk_kafka *kafka);

@@ -21,6 +21,8 @@
 #define CNK_KAFKA_BULK_READ_BYTES 16384u /* read at a time between large frames: what follows a header is copied */
 #define CNK_KAFKA_SPARES_MAX 4           /* buffers of large frames kept for reuse, … */
 #define CNK_KAFKA_SPARE_BYTES_MAX (2u << 20) /* … up to this size, while there are connections */
+#define CNK_KAFKA_CROWD_LOOK_MS 2000       /* while somebody waits for memory: how often it is seen who keeps it, … */
+#define CNK_KAFKA_CROWD_ANSWER_BYTES 65536u /* … and the unsent bytes from which on an answer counts */
 #define CNK_KAFKA_POOL_MAX 128           /* requests kept for reuse */
 #define CNK_KAFKA_ARENA_CHUNK 4096u
 #define CNK_KAFKA_ARENA_BASE (256u << 10) /* a request may use it, and … */
@@ -284,13 +286,17 @@ struct cnk_kafka {
     size_t chunk_count, conn_count, pool_count;
     cnk_list pool;             /* requests for reuse */
     cnk_kafka_sessions sessions;
+    cnk_list conns;
     cnk_list bodies;           /* connections within a frame's body, the longest without progress first */
-    chronik_timer *timer;      /* for the first of them */
+    chronik_timer *timer;      /* for the first of them, and for crowd_at_ns */
+    uint64_t crowd_at_ns;      /* somebody waits for memory: when to see who keeps it; UINT64_MAX: nobody does */
+    bool reads_wait;           /* for buffers of cold reads, since the last look */
 };
 
 typedef enum receive_to { RECEIVE_NOWHERE, RECEIVE_CHUNK, RECEIVE_FRAME, RECEIVE_BACKLOG } receive_to;
 
 struct cnk_kafka_conn {
+    cnk_list node; /* in kafka->conns */
     cnk_kafka *kafka;
     uint64_t id;
     char *listener;
@@ -299,6 +305,7 @@ struct cnk_kafka_conn {
     void *wake_arg;
     bool woken, closed, must_close, pumping, pump_again;
     cnk_kafka_why why; /* it must be closed */
+    bool abandoned; /* closes at once: its peer does not take the answers that are due */
     unsigned calls; /* owner's calls under way: no wake from inside */
     /* receiving: a prefix, then a frame of our own; or frames in the chunk; what cannot begin yet in the backlog */
     receive_to to;
@@ -313,11 +320,12 @@ struct cnk_kafka_conn {
     size_t backlog_start, backlog_len;
     bool bulk;                      /* the last frame was large */
     cnk_list body_node;             /* in kafka->bodies */
-    uint64_t progress_ns;
+    uint64_t progress_ns, frame_ns; /* when the body moved last; when its frame was made */
     /* requests and answers */
     cnk_list requests;
     size_t request_count, running, running_produce;
-    uint64_t unsent;
+    uint64_t unsent, bytes_sent, answers_sent;
+    uint64_t look_ns, look_answers, look_sent; /* the last look at the answer in front: when, which, bytes_sent then */
     size_t sent_piece, sent_iov, sent_offset; /* within the first request */
     size_t fetch_rotation;
 };
@@ -326,6 +334,7 @@ struct cnk_kafka_conn {
 void cnk_kafka_receive_pump(cnk_kafka_conn *c);  /* begins what can begin now */
 void cnk_kafka_receive_drop(cnk_kafka_conn *c);  /* gives everything received back */
 void cnk_kafka_receive_timeout(void *kafka);     /* the timer's */
+void cnk_kafka_crowd_look(cnk_kafka *k, uint64_t now);
 void cnk_kafka_spares_free(cnk_kafka *k);
 /* request.c */
 bool cnk_kafka_can_begin(const cnk_kafka_conn *c, int16_t api_key);

@@ -85,10 +85,20 @@ static cnk_kafka_chunk *shared_chunk(cnk_kafka *k) {
     return k->chunk;
 }
 
-/* ---- the time without progress ---------------------------------------------------------------------------------- */
+/* ---- time ------------------------------------------------------------------------------------------------------- */
 
 static uint64_t body_due(const cnk_kafka *k, const cnk_kafka_conn *c) {
     return c->progress_ns + (uint64_t)k->options.body_timeout_ms * 1000000u;
+}
+
+/* One timer: the first body's time without progress, and the next look at those who keep others waiting. */
+static void timer_arm(cnk_kafka *k) {
+    uint64_t at = k->crowd_at_ns;
+    if (!cnk_list_empty(&k->bodies)) {
+        const uint64_t due = body_due(k, CNK_CONTAINER(k->bodies.next, cnk_kafka_conn, body_node));
+        if (due < at) at = due;
+    }
+    k->loop->ops->timer_set(k->loop->self, k->timer, at);
 }
 
 static void body_progress(cnk_kafka_conn *c) {
@@ -97,14 +107,20 @@ static void body_progress(cnk_kafka_conn *c) {
     cnk_list_remove(&c->body_node);
     c->progress_ns = k->loop->ops->now_ns(k->loop->self);
     cnk_list_push_back(&k->bodies, &c->body_node);
-    if (first) k->loop->ops->timer_set(k->loop->self, k->timer, body_due(k, c));
+    if (first) timer_arm(k);
 }
 
 static void body_over(cnk_kafka_conn *c) {
     cnk_kafka *k = c->kafka;
     if (!cnk_list_linked(&c->body_node)) return;
     cnk_list_remove(&c->body_node);
-    if (cnk_list_empty(&k->bodies)) k->loop->ops->timer_set(k->loop->self, k->timer, UINT64_MAX);
+    if (cnk_list_empty(&k->bodies)) timer_arm(k);
+}
+
+static void give_up(cnk_kafka_conn *c) {
+    cnk_kafka_conn_fail(c, CNK_KAFKA_SLOW);
+    cnk_kafka_receive_drop(c);
+    cnk_kafka_conn_wake(c);
 }
 
 void cnk_kafka_receive_timeout(void *kafka) {
@@ -112,15 +128,69 @@ void cnk_kafka_receive_timeout(void *kafka) {
     const uint64_t now = k->loop->ops->now_ns(k->loop->self);
     while (!cnk_list_empty(&k->bodies)) {
         cnk_kafka_conn *c = CNK_CONTAINER(k->bodies.next, cnk_kafka_conn, body_node);
-        if (body_due(k, c) > now) {
-            k->loop->ops->timer_set(k->loop->self, k->timer, body_due(k, c));
-            return;
-        }
+        if (body_due(k, c) > now) break;
         cnk_list_remove(&c->body_node);
-        cnk_kafka_conn_fail(c, CNK_KAFKA_SLOW);
-        cnk_kafka_receive_drop(c);
-        cnk_kafka_conn_wake(c);
+        give_up(c);
     }
+    if (k->crowd_at_ns <= now) cnk_kafka_crowd_look(k, now);
+    timer_arm(k);
+}
+
+/* ---- those who keep others waiting ------------------------------------------------------------------------------- */
+
+static void crowd_begin(cnk_kafka *k) {
+    if (k->crowd_at_ns != UINT64_MAX) return;
+    k->crowd_at_ns = k->loop->ops->now_ns(k->loop->self) + CNK_KAFKA_CROWD_LOOK_MS * UINT64_C(1000000);
+    timer_arm(k);
+}
+
+void cnk_kafka_crowded(cnk_kafka *kafka) {
+    cnk_kafka *k = kafka;
+    k->reads_wait = true;
+    crowd_begin(k);
+}
+
+/* Memory is reserved for whole frames and answers, so a few peers that hardly move could keep all of it, for ever. While
+ * others wait for it, a peer must move at the pace that takes its frame in, or its answer out, within body_timeout_ms,
+ * measured after CNK_KAFKA_CROWD_LOOK_MS. Where nobody waits, it may be as slow as it likes. */
+static bool too_slow(const cnk_kafka *k, uint64_t elapsed_ns, uint64_t moved, uint64_t whole) {
+    const uint64_t elapsed_ms = elapsed_ns / 1000000u;
+    return elapsed_ms >= CNK_KAFKA_CROWD_LOOK_MS && elapsed_ms * whole > moved * k->options.body_timeout_ms;
+}
+
+/* A frame that is whole and cannot begin, because its peer does not read its answers, holds memory as well. */
+static bool holds_up_frames(const cnk_kafka_conn *c, uint64_t now) {
+    const cnk_kafka_chunk *f = c->frame;
+    return f && f->budget && !cnk_list_empty(&f->budget->waiters) &&
+           too_slow(c->kafka, now - c->frame_ns, c->frame_filled, c->frame_len);
+}
+
+/* The pace of the answer at the front, from the first look that finds it there. */
+static bool holds_up_reads(cnk_kafka_conn *c, uint64_t now) {
+    if (c->unsent < CNK_KAFKA_CROWD_ANSWER_BYTES) return false;
+    if (c->look_ns == 0 || c->look_answers != c->answers_sent) {
+        c->look_ns = now;
+        c->look_answers = c->answers_sent;
+        c->look_sent = c->bytes_sent;
+        return false;
+    }
+    const uint64_t moved = c->bytes_sent - c->look_sent;
+    return too_slow(c->kafka, now - c->look_ns, moved, moved + c->unsent);
+}
+
+void cnk_kafka_crowd_look(cnk_kafka *k, uint64_t now) {
+    const bool reads = k->reads_wait || cnk_shard_reads_wait(k->shard);
+    k->reads_wait = false;
+    k->crowd_at_ns = UINT64_MAX;
+    CNK_LIST_EACH(it, &k->conns) {
+        cnk_kafka_conn *c = CNK_CONTAINER(it, cnk_kafka_conn, node);
+        if (c->closed || c->must_close) continue;
+        if (holds_up_frames(c, now)) give_up(c);
+        if (!reads || !holds_up_reads(c, now)) continue;
+        c->abandoned = true;
+        give_up(c);
+    }
+    if (reads || !cnk_list_empty(&k->produce.waiters) || !cnk_list_empty(&k->control.waiters)) crowd_begin(k);
 }
 
 /* ---- a frame of its own ----------------------------------------------------------------------------------------- */
@@ -141,6 +211,7 @@ static void frame_make(cnk_kafka_conn *c, cnk_kafka_budget *budget, uint64_t res
     c->frame_filled = FRAME_HEAD - 4;
     c->prefix_len = 0;
     body_progress(c);
+    c->frame_ns = c->progress_ns;
 }
 
 static void frame_granted(cnk_kafka_waiter *w) {
@@ -167,8 +238,12 @@ static void frame_begin(cnk_kafka_conn *c) {
     if (want > c->waiting_for->limit) want = c->waiting_for->limit;
     c->waiter.want = want;
     c->waiter.granted = frame_granted;
-    if (cnk_kafka_budget_take(c->waiting_for, &c->waiter)) frame_make(c, c->waiting_for, want);
-    else c->frame_waiting = true;
+    if (cnk_kafka_budget_take(c->waiting_for, &c->waiter)) {
+        frame_make(c, c->waiting_for, want);
+        return;
+    }
+    c->frame_waiting = true;
+    crowd_begin(k);
 }
 
 /* A whole frame of its own begins as soon as it may; false: not yet. */

@@ -321,6 +321,11 @@ static void on_fenced(void *arg, const chronik_error *why) {
     if (atomic_load(&node->state) == NODE_OPENING) fail_start(node, code, why); /* it will never lead anything */
 }
 
+static void on_crowded(void *arg, cnk_shard *shard) {
+    chronik_node *node = arg;
+    cnk_kafka_crowded(node->shards[cnk_shard_index(shard)].kafka);
+}
+
 static void on_notice(void *arg, int code, const char *text) {
     cnk_node_log(arg, code ? CHRONIK_LOG_WARN : CHRONIK_LOG_INFO, "%s", text);
 }
@@ -425,11 +430,13 @@ static int open_broker(chronik_node *node, chronik_error *err) {
     if (!node->data_dir) return cnk_error(err, CHRONIK_ENOMEM, 0, "out of memory");
     o.data_dir = node->data_dir;
     o.space = on_space;
+    o.fetch_held_bytes_max = o.fetch_pinned_bytes_max + (uint64_t)cnk_conf_int(c, CNK_CONF_WAL_CACHE);
     o.cold = cnk_tier_cold(node->tier);
     o.tier = node->tier;
     o.sealed = on_sealed;
     o.ready = on_ready;
     o.fenced = on_fenced;
+    o.crowded = on_crowded;
     o.notice = on_notice;
     o.hook_arg = node;
     return cnk_broker_open(node->io, node->wal, &o, err, &node->broker);

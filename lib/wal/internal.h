@@ -139,6 +139,7 @@ struct cnk_wal_slab {
     uint32_t seq;
     uint32_t in_flight; /* blocks in it that are not durable yet */
     uint32_t refs; /* the port's thread: the cache's, each block's, readers' */
+    uint32_t readers; /* of these, readers' */
     cnk_wal_slab *next;
 };
 
@@ -195,7 +196,7 @@ struct cnk_wal_port {
     /* slabs in the cache: sequence numbers [slab_first, slab_first + slab_count) */
     cnk_wal_slab **slabs;
     uint32_t slab_first, slab_count, slabs_capacity;
-    uint64_t slab_bytes;
+    uint64_t slab_bytes, held_bytes; /* held: by readers, cached or not */
     cnk_wal_slab *pool;
     size_t pool_count;
     struct {

@@ -29,8 +29,16 @@ static void slab_release(cnk_wal_slab *slab) {
     cnk_free(slab);
 }
 
-void cnk_wal_slab_ref(cnk_wal_slab *slab) { slab->refs++; }
-void cnk_wal_slab_unref(cnk_wal_slab *slab) { slab_release(slab); }
+void cnk_wal_slab_ref(cnk_wal_slab *slab) {
+    slab->refs++;
+    if (slab->readers++ == 0) slab->port->held_bytes += slab->size;
+}
+void cnk_wal_slab_unref(cnk_wal_slab *slab) {
+    CNK_ASSERT(slab->readers > 0);
+    if (--slab->readers == 0) slab->port->held_bytes -= slab->size;
+    slab_release(slab);
+}
+uint64_t cnk_wal_port_held_bytes(const cnk_wal_port *port) { return port->held_bytes; }
 
 static void cache_evict(cnk_wal_port *port) {
     while (port->slab_bytes > port->wal->options.cache_bytes && port->slab_count > 1) {
@@ -105,6 +113,7 @@ static cnk_wal_slab *slab_new(cnk_wal_port *port, size_t size) {
     slab->used = 0;
     slab->in_flight = 0;
     slab->refs = 1;
+    slab->readers = 0;
     slab->next = NULL;
     slab->seq = port->slab_first + port->slab_count;
     port->slabs[slab->seq & (port->slabs_capacity - 1)] = slab;

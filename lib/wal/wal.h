@@ -218,6 +218,9 @@ int cnk_wal_find_newest(const cnk_wal_stream *stream, int64_t offset, int64_t en
 
 void cnk_wal_slab_ref(cnk_wal_slab *slab);
 void cnk_wal_slab_unref(cnk_wal_slab *slab);
+/* The size of all slabs that readers hold, each once: one small reference keeps the whole slab, also after the cache has
+ * done with it. The port's thread. */
+uint64_t cnk_wal_port_held_bytes(const cnk_wal_port *port);
 
 /* Pins a file so that it is not recycled while something reads it; NULL where it is gone. Any thread. */
 typedef struct cnk_wal_file cnk_wal_file;

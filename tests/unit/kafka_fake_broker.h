@@ -45,6 +45,7 @@ typedef struct fake_broker {
     bool wait;             /* operations wait for fake_complete */
     bool data_needed;      /* a waiting produce still needs its data */
     int start_error;       /* operations fail to begin */
+    bool reads_wait;       /* for room */
     cnk_fetch_format fetch_format; /* of the last fetch */
     bool fetch_no_zstd;            /* likewise */
     int64_t bounds[2];     /* of every log, where they are asked for */
@@ -154,6 +155,7 @@ static inline void fake_reset(void) {
 /* ---- what lib/kafka asks ---------------------------------------------------------------------------------------- */
 
 const chronik_loop *cnk_shard_loop(const cnk_shard *shard) { (void)shard; return &fake.loop; }
+bool cnk_shard_reads_wait(const cnk_shard *shard) { (void)shard; return fake.reads_wait; }
 cnk_broker *cnk_shard_broker(const cnk_shard *shard) { return (cnk_broker *)(uintptr_t)shard; }
 const cnk_broker_options *cnk_broker_settings(const cnk_broker *broker) { (void)broker; return &fake.options; }
 cnk_meta_image *cnk_shard_image(const cnk_shard *shard) { (void)shard; return &fake.image; }

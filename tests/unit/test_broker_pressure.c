@@ -262,6 +262,45 @@ START_TEST(test_cold_reads) {
 }
 END_TEST
 
+typedef struct held {
+    call c;
+    cnk_fetch_part part;
+    cnk_fetch op;
+} held;
+
+/* Clients at the tail who do not read their answers: each holds few bytes, but the slab that they lie in. From the limit on
+ * they are served from files. */
+START_TEST(test_small_answers_hold_little) {
+    enum { ANSWERS = 24, LIMIT = 8 << 20 };
+    static held answers[ANSWERS];
+    call e;
+    world_new(&w, 1);
+    world_close(&w);
+    w.wal_options.cache_bytes = 4u << 20;
+    w.options.fetch_held_bytes_max = LIMIT;
+    world_open(&w);
+    ck_assert_int_eq(create(&w, "t", 1), 0);
+    for (int i = 0; i < ANSWERS; i++) {
+        for (int k = 0; k < 40; k++) send(&many[k], 0, "t", 0, 1, no_producer, 60000, 600000); /* more than a slab */
+        for (int k = 0; k < 40; k++) ck_assert_int_eq(await(&many[k]), 0);
+        held *a = &answers[i];
+        a->part = (cnk_fetch_part){.topic = text("t"), .leader_epoch = -1, .offset = i * 40 + 39, .bytes_max = 1};
+        a->op = (cnk_fetch){.min_bytes = 1, .bytes_max = 1, .parts = &a->part, .part_count = 1};
+        call_begin(&w, 0, &a->c, fetch_start, &a->op);
+        ck_assert_int_eq(call_wait(&a->c), 0);
+        ck_assert_int_eq(read_part(&a->part).first, i * 40 + 39);
+        ck_assert_uint_le(cnk_wal_port_held_bytes(cnk_shard_port(cnk_broker_shard(w.broker, 0))), LIMIT);
+    }
+    ck_assert_uint_eq(cnk_wal_port_held_bytes(cnk_shard_port(cnk_broker_shard(w.broker, 0))), LIMIT);
+    for (int i = 0; i < ANSWERS; i++) {
+        call_begin(&w, 0, &e, fetch_end_start, &answers[i].op);
+        call_wait(&e);
+    }
+    ck_assert_uint_eq(cnk_wal_port_held_bytes(cnk_shard_port(cnk_broker_shard(w.broker, 0))), 0);
+    world_free(&w);
+}
+END_TEST
+
 static uint64_t read_ahead_bytes(void) {
     cnk_shard_stats stats;
     cnk_shard_stats_get(cnk_broker_shard(w.broker, 0), &stats);
@@ -501,6 +540,7 @@ static Suite *suite(void) {
     tcase_add_loop_test(tc, test_cancel, 0, 2);
     tcase_add_loop_test(tc, test_stop_under_load, 0, 2);
     tcase_add_loop_test(tc, test_cold_reads, 0, 2);
+    tcase_add_test(tc, test_small_answers_hold_little);
     tcase_add_loop_test(tc, test_reading_ahead, 0, 2);
     tcase_add_loop_test(tc, test_fetch_limits, 0, 2);
     tcase_add_loop_test(tc, test_conversion, 0, 2);

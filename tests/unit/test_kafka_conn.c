@@ -446,6 +446,120 @@ START_TEST(a_body_that_stops_is_closed) {
 }
 END_TEST
 
+/* Who hardly sends may take his time, until others wait for the memory that he keeps. */
+START_TEST(a_slow_body_goes_where_others_wait) {
+    cnk_kafka_options options = CNK_KAFKA_OPTIONS_INIT;
+    options.frame_bytes_max = 1500000;
+    options.produce_bytes_max = 1500000;
+    client slow, fast, waiting;
+    cnk_writer w;
+    kafka_open(&options);
+    large_frame(&w, 1000000, 1);
+    client_open(&slow, kafka);
+    client_open(&fast, kafka);
+    client_open(&waiting, kafka);
+    client_feed(&slow, w.data, 20, 0);
+    for (size_t i = 0; i < 100; i++) { /* a byte a second, and nobody waits */
+        fake_advance(UINT64_C(1000000000));
+        client_feed(&slow, w.data + 20 + i, 1, 0);
+    }
+    ck_assert_uint_eq(cnk_kafka_conn_wants(slow.conn), CNK_CONN_RECV);
+    client_feed(&fast, w.data, 20, 0);
+    ck_assert_uint_eq(cnk_kafka_reserved_bytes(kafka), w.len - 4); /* waits */
+    fake_advance(UINT64_C(1000000000));
+    ck_assert_uint_eq(cnk_kafka_conn_wants(slow.conn), CNK_CONN_RECV);
+    fake_advance(UINT64_C(1000000000) * CNK_KAFKA_CROWD_LOOK_MS / 1000);
+    ck_assert_uint_eq(cnk_kafka_conn_wants(slow.conn), CNK_CONN_CLOSE);
+    ck_assert_int_eq(fast.wakes, 1);
+    ck_assert_uint_eq(cnk_kafka_reserved_bytes(kafka), w.len - 4);
+    client_feed(&waiting, w.data, 20, 0);
+    for (size_t at = 20; at + 100000 < w.len; at += 100000) { /* a megabyte in less than 30 s */
+        fake_advance(UINT64_C(1000000000));
+        ck_assert_uint_eq(client_feed(&fast, w.data + at, 100000, 0), 100000);
+    }
+    ck_assert_uint_eq(cnk_kafka_conn_wants(fast.conn), CNK_CONN_RECV);
+    client_close(&fast);
+    client_close(&slow);
+    client_close(&waiting);
+    ck_assert_uint_eq(cnk_kafka_reserved_bytes(kafka), 0);
+    fake_advance(UINT64_C(10000000000));
+    ck_assert_uint_eq(fake.timer_at, UINT64_MAX); /* idle again */
+    cnk_writer_free(&w);
+    kafka_close();
+}
+END_TEST
+
+/* A whole frame that cannot begin, since its peer does not read, keeps memory too. */
+START_TEST(a_held_frame_goes_where_others_wait) {
+    cnk_kafka_options options = CNK_KAFKA_OPTIONS_INIT;
+    options.frame_bytes_max = 1500000;
+    options.produce_bytes_max = 1500000;
+    options.output_bytes_max = 1;
+    client held, other;
+    cnk_writer w;
+    kafka_open(&options);
+    large_frame(&w, 1000000, 1);
+    client_open(&held, kafka);
+    client_open(&other, kafka);
+    cnk_api_versions_request v = {0};
+    client_send(&held, CNK_KAFKA_API_API_VERSIONS, 0, 1, &v); /* its answer is not read */
+    ck_assert_uint_eq(client_feed(&held, w.data, w.len, 0), w.len);
+    ck_assert_uint_eq(fake.produced_parts, 0);
+    ck_assert_uint_eq(client_feed(&other, w.data, 20, 0), 20);
+    for (int i = 0; i < 20; i++) {
+        fake_advance(UINT64_C(2000000000));
+        if (i < 14) ck_assert_int_eq(other.wakes, 0); /* as long as its body might have taken */
+    }
+    ck_assert_int_eq(other.wakes, 1);
+    ck_assert_uint_eq(cnk_kafka_reserved_bytes(kafka), w.len - 4);
+    ck_assert_uint_eq(cnk_kafka_conn_wants(held.conn), CNK_CONN_SEND); /* the answer still goes out, then it closes */
+    client_drain(&held, SIZE_MAX);
+    ck_assert_uint_eq(cnk_kafka_conn_wants(held.conn), CNK_CONN_CLOSE);
+    client_close(&held);
+    client_close(&other);
+    cnk_writer_free(&w);
+    kafka_close();
+}
+END_TEST
+
+/* The same for answers: a peer that hardly reads is closed only while fetches wait for the memory. */
+START_TEST(a_slow_reader_goes_where_others_wait) {
+    client slow, fast;
+    kafka_open(NULL);
+    client_open(&slow, kafka);
+    client_open(&fast, kafka);
+    fake.record_count = 40000;
+    send_simple(&slow, CNK_KAFKA_API_FETCH, 4, 1);
+    send_simple(&fast, CNK_KAFKA_API_FETCH, 4, 1);
+    ck_assert_uint_gt(slow.conn->unsent, 10 * CNK_KAFKA_CROWD_ANSWER_BYTES);
+    for (int i = 0; i < 100; i++) {
+        fake_advance(UINT64_C(1000000000));
+        cnk_kafka_conn_sent(slow.conn, 1);
+    }
+    ck_assert_uint_eq(fake.timer_at, UINT64_MAX); /* nobody looks */
+    ck_assert_uint_eq(cnk_kafka_conn_wants(slow.conn) & CNK_CONN_CLOSE, 0);
+    fake.reads_wait = true;
+    cnk_kafka_crowded(kafka);
+    const uint64_t all = fast.conn->unsent;
+    for (int i = 0; i < 4; i++) {
+        fake_advance(CNK_KAFKA_CROWD_LOOK_MS * UINT64_C(1000000));
+        cnk_kafka_conn_sent(slow.conn, 1);
+        cnk_kafka_conn_sent(fast.conn, all / 10);
+        if (cnk_kafka_conn_wants(slow.conn) & CNK_CONN_CLOSE) break;
+    }
+    ck_assert_uint_eq(cnk_kafka_conn_wants(slow.conn), CNK_CONN_CLOSE); /* at once, the rest of its answer unsent */
+    ck_assert_uint_eq(cnk_kafka_conn_wants(fast.conn) & CNK_CONN_CLOSE, 0);
+    client_close(&slow);
+    client_drain(&fast, SIZE_MAX);
+    fake.reads_wait = false;
+    fake_advance(CNK_KAFKA_CROWD_LOOK_MS * UINT64_C(1000000));
+    fake_advance(CNK_KAFKA_CROWD_LOOK_MS * UINT64_C(1000000));
+    ck_assert_uint_eq(fake.timer_at, UINT64_MAX);
+    client_close(&fast);
+    kafka_close();
+}
+END_TEST
+
 /* 100 times the budget goes through, with every way out: answered, failed, refused, closed in the body, closed while it
  * waits, timed out. What is reserved at the end is what was reserved at the beginning. */
 START_TEST(nothing_leaks_from_the_budget) {
@@ -719,6 +833,9 @@ int main(void) {
     tcase_add_test(t, buffers_of_large_frames_are_kept_within_limits);
     tcase_add_test(t, a_waiter_that_leaves_lets_the_next_one_in);
     tcase_add_test(t, a_body_that_stops_is_closed);
+    tcase_add_test(t, a_slow_body_goes_where_others_wait);
+    tcase_add_test(t, a_held_frame_goes_where_others_wait);
+    tcase_add_test(t, a_slow_reader_goes_where_others_wait);
     tcase_add_test(t, nothing_leaks_from_the_budget);
     tcase_add_test(t, unread_answers_hold_requests_back);
     tcase_add_test(t, random_traffic);
