@@ -195,6 +195,7 @@ typedef struct cnk_produce_part {
     uint8_t codec; /* to convert to; CNK_TOPIC_CODEC_PRODUCER: as it is */
     uint8_t step;
     bool append_time;
+    bool unopened; /* too large to be opened in passing: a job judges it */
     bool old_set; /* a message set of format 0 or 1, of which a batch is made */
 } cnk_produce_part;
 

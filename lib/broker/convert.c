@@ -1,5 +1,6 @@
-/* What is converted before it is appended: a batch that comes in another codec than its topic's (compression.type), and a
- * message set of format 0 or 1, of which a batch is made.
+/* What a job does before a batch is appended: a batch that comes in another codec than its topic's (compression.type) is
+ * recompressed, of a message set of format 0 or 1 a batch is made, and a batch whose records must be looked at, but are
+ * too many to be opened on the shard's thread, is judged.
  *
  * A recompressed batch's records stay as they are; the header gets the codec, the length and the CRC. A message set is
  * judged here, too (record/message_set.h). A job does it, with as many at a time as CNK_CONVERSIONS_MAX, so the memory is
@@ -19,7 +20,7 @@ typedef struct cnk_conversion {
     cnk_shard *owner;
     cnk_produce_part *part;
     cnk_batch from;
-    cnk_batch_rules rules; /* of a message set */
+    cnk_batch_rules rules; /* of a message set, or of a batch that is judged here */
     cnk_batch_fault fault; /* likewise */
     cnk_writer out;
     bool running;
@@ -31,6 +32,7 @@ static int64_t step(chronik_job *job);
 static void done(chronik_job *job);
 static int convert(cnk_conversion *c);
 static int convert_old(cnk_conversion *c);
+static int judge(cnk_conversion *c);
 static int check_records(cnk_records *records);
 static void write_header(const cnk_batch *from, unsigned codec, cnk_writer *out);
 
@@ -46,7 +48,7 @@ int cnk_convert_begin(cnk_shard *owner, cnk_produce_part *part) {
     c->part = part;
     c->from = part->batch;
     c->rules = cnk_produce_rules(owner, &topic->settings, part->op->version);
-    c->rules.decompressed_bytes_max = CNK_OLD_DECOMPRESSED_MAX;
+    if (part->old_set) c->rules.decompressed_bytes_max = CNK_OLD_DECOMPRESSED_MAX;
     c->fault.record = -1;
     c->running = true;
     part->conversion = c;
@@ -93,7 +95,10 @@ static void submit(cnk_shard *shard, cnk_turn *turn) {
 
 static int64_t step(chronik_job *job) {
     cnk_conversion *c = CNK_CONTAINER(job, cnk_conversion, turn.job);
-    c->error = c->part->old_set ? convert_old(c) : convert(c);
+    const cnk_produce_part *part = c->part;
+    c->error = part->unopened ? judge(c) : 0;
+    if (c->error == 0 && part->old_set) c->error = convert_old(c);
+    else if (c->error == 0 && part->codec != CNK_TOPIC_CODEC_PRODUCER) c->error = convert(c);
     return CHRONIK_JOB_DONE;
 }
 
@@ -108,9 +113,14 @@ static void done(chronik_job *job) {
         part->fault_record = c->fault.record;
         part->error_text = c->fault.text;
     }
-    if (error == 0) error = cnk_batch_parse(c->out.data, c->out.len, &part->batch);
+    if (error == 0 && c->out.len == 0) part->batch = c->from; /* it stays as it came */
+    else if (error == 0) error = cnk_batch_parse(c->out.data, c->out.len, &part->batch);
     if (error == 0 && part->batch.len > part->bytes_max) error = CHRONIK_EMESSAGETOOLARGE;
     cnk_produce_converted(owner, part, error); /* may free c */
+}
+
+static int judge(cnk_conversion *c) {
+    return cnk_batch_validate(c->part->data, c->part->len, &c->rules, &c->from, &c->fault);
 }
 
 static int convert_old(cnk_conversion *c) {

@@ -13,6 +13,7 @@
 #define CNK_FETCH_CONVERTED_BYTES (UINT64_C(8) << 20) /* of message sets in one answer, but for its first batch */
 #define CNK_ADMIN_MAX 1000        /* administrative operations under way, for each shard */
 #define CNK_PRODUCE_TIMEOUT_MIN_MS 500 /* below it a timeout would only report the disk's ordinary pace */
+#define CNK_PRODUCE_OPENED_HERE_MAX (UINT64_C(1) << 20) /* on the shard's thread; a job opens what is larger */
 #define CNK_PRODUCE_DECOMPRESSED_MAX (UINT64_C(256) << 20) /* bound on opening one batch */
 #define CNK_OLD_DECOMPRESSED_MAX (CNK_PRODUCE_DECOMPRESSED_MAX / 2) /* where it is held in two forms: message sets */
 #define CNK_RETRY_MS 100                                   /* between attempts at what must not be given up */

@@ -75,7 +75,7 @@ int cnk_broker_produce(cnk_shard *shard, cnk_produce *op) {
         part->base_offset = part->log_append_time_ms = part->log_start_offset = -1;
         part->leader_id = part->leader_epoch = -1;
         part->step = STEP_NEW;
-        part->old_set = false;
+        part->old_set = part->unopened = false;
         part->conversion = NULL;
         cnk_list_init(&part->node);
         rc = check_part(shard, op, part);
@@ -154,7 +154,8 @@ static int check_part(cnk_shard *shard, const cnk_produce *op, cnk_produce_part 
 }
 
 cnk_batch_rules cnk_produce_rules(const cnk_shard *shard, const cnk_topic_settings *s, int16_t version) {
-    return (cnk_batch_rules){.produce_version = version,
+    /* Kafka asks from version 3 on whether the client knows zstd. */
+    return (cnk_batch_rules){.produce_version = version < 3 ? ZSTD_TAKEN_VERSION : version,
                              .bytes_max = s->max_message_bytes,
                              .now_ms = cnk_shard_wall_ms(shard),
                              .timestamp_before_max_ms = s->timestamp_before_max_ms,
@@ -181,9 +182,11 @@ static int validate(const cnk_shard *shard, const cnk_produce *op, const cnk_met
             part->batch = (cnk_batch){.data = part->data, .len = part->len, .producer_id = -1};
             return 0;
         }
-        rules.produce_version = ZSTD_TAKEN_VERSION; /* Kafka asks for one from version 3 on */
     }
+    rules.decompressed_bytes_max = CNK_PRODUCE_OPENED_HERE_MAX;
     int rc = cnk_batch_validate(part->data, part->len, &rules, &part->batch, &fault);
+    part->unopened = rc == CHRONIK_EBOMB;
+    if (part->unopened) rc = cnk_batch_parse(part->data, part->len, &part->batch);
     if (rc != 0) {
         part->fault_record = fault.record;
         part->error_text = fault.text;
@@ -255,7 +258,7 @@ static void run_at_owner(chronik_post *post) {
 }
 
 static bool needs_conversion(const cnk_produce_part *part) {
-    return part->old_set || part->codec != CNK_TOPIC_CODEC_PRODUCER;
+    return part->old_set || part->unopened || part->codec != CNK_TOPIC_CODEC_PRODUCER;
 }
 
 static void enqueue(cnk_partition *p, cnk_produce_part *part) {

@@ -65,7 +65,8 @@ typedef struct cnk_batch_fault {
 
 /* All that produce demands of the record data of one partition (K5): exactly one batch of format 2, CRC, counts, bits,
  * codec, timestamps, producer fields, size; walks uncompressed records; opens compressed ones only where the rules need
- * it. Returns 0 or ECORRUPTMESSAGE, EINVALIDRECORD, EINVALIDTIMESTAMP, EMESSAGETOOLARGE, EUNSUPPORTEDCODEC, ENOMEM.
+ * it. Returns 0 or ECORRUPTMESSAGE, EINVALIDRECORD, EINVALIDTIMESTAMP, EMESSAGETOOLARGE, EUNSUPPORTEDCODEC, ENOMEM; EBOMB:
+ * all is well but for what had to be opened, which is more than decompressed_bytes_max.
  * `ret_fault` (may be NULL) is filled on failure.
  *
  * On success ret_batch->len may be less than len: like Kafka, bytes behind the batch that do not make a batch are

@@ -163,7 +163,7 @@ static int walk_compressed(cnk_batch *b, const cnk_batch_rules *rules, cnk_batch
     int error = cnk_records_open(b, rules->decompressed_bytes_max, &records);
     if (error == CHRONIK_ECORRUPTMESSAGE) return bad_batch(ret_fault, "The batch's records cannot be decompressed");
     if (error == CHRONIK_EBOMB)
-        return fault(ret_fault, CHRONIK_EMESSAGETOOLARGE, -1, "The batch's records decompress to more than the limit");
+        return fault(ret_fault, CHRONIK_EBOMB, -1, "The batch's records decompress to more than the limit");
     if (error) return fault(ret_fault, error, -1, chronik_strerror(error));
     error = walk(b, records.p, records.end, rules, ret_fault);
     cnk_records_close(&records);

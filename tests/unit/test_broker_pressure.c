@@ -403,6 +403,51 @@ START_TEST(test_fetch_limits) {
 }
 END_TEST
 
+static void create_with(const char *name, const char *option, const char *value) {
+    call c;
+    cnk_topic_setting setting = {text(option), text(value)};
+    cnk_create_topic t = {.name = text(name), .partitions = 1, .replication = -1, .settings = &setting, .setting_count = 1};
+    cnk_create_topics op = {.timeout_ms = 60000, .topics = &t, .topic_count = 1};
+    call_begin(&w, 0, &c, create_start, &op);
+    ck_assert_int_eq(call_wait(&c), 0);
+    ck_assert_msg(t.error == 0, "%s", t.error_text);
+}
+
+static void send_compressed(sent *s, const char *topic, size_t value_len) {
+    *s = (sent){.part = {.topic = text(topic)}};
+    make_batch_codec(&s->batch, CNK_CODEC_GZIP, 2, 1700000000000, no_producer, value_len);
+    s->part.data = s->batch.data;
+    s->part.len = (uint32_t)s->batch.len;
+    s->op = (cnk_produce){.acks = -1, .timeout_ms = 600000, .version = 11, .parts = &s->part, .part_count = 1};
+    call_begin(&w, 0, &s->c, produce_start, &s->op);
+}
+
+/* Records that must be looked at: what is large once it is opened is judged the same by a job, and keeps its place
+ * among the small ones. */
+START_TEST(test_large_batches_are_opened_aside) {
+    enum { LARGE = 700000 };
+    world_new(&w, _i ? 3 : 1);
+    create_with("compacted", "cleanup.policy", "compact");
+    create_with("timely", "message.timestamp.before.max.ms", "1000");
+    for (int i = 0; i < MANY; i++) send_compressed(&many[i], "compacted", i % 3 ? 100 : LARGE);
+    for (int i = 0; i < MANY; i++) {
+        ck_assert_int_eq(await(&many[i]), 0);
+        ck_assert_int_eq(many[i].part.base_offset, 2 * i);
+        ck_assert_int_eq(many[i].part.unopened, i % 3 == 0);
+    }
+    fetched all = fetch_all(&w, "compacted", 0, 0);
+    ck_assert_int_eq(all.next, 2 * MANY);
+    for (int i = 0; i < 2; i++) {
+        send_compressed(&many[i], "timely", i ? 100 : LARGE);
+        ck_assert_int_eq(await(&many[i]), CHRONIK_EINVALIDTIMESTAMP);
+        ck_assert_int_eq(many[i].part.fault_record, 0);
+        ck_assert_int_eq(many[i].part.unopened, i == 0);
+    }
+    ck_assert_int_eq(fetch(&w, "timely", 0, 0).high_watermark, 0);
+    world_free(&w);
+}
+END_TEST
+
 /* compression.type: batches of other codecs are recompressed, keep their records and their order, also past those that
  * need no conversion, and in the middle of cancels and of a deletion. */
 START_TEST(test_conversion) {
@@ -544,6 +589,7 @@ static Suite *suite(void) {
     tcase_add_loop_test(tc, test_reading_ahead, 0, 2);
     tcase_add_loop_test(tc, test_fetch_limits, 0, 2);
     tcase_add_loop_test(tc, test_conversion, 0, 2);
+    tcase_add_loop_test(tc, test_large_batches_are_opened_aside, 0, 2);
     tcase_add_loop_test(tc, test_timestamps, 0, 2);
     suite_add_tcase(s, tc);
     return s;
