@@ -1,5 +1,6 @@
 /* The connection, and the shard's part that connections share: see conn.h. Receiving is in receive.c, the life of a
  * request in request.c; here are opening, closing, and sending. */
+#include <limits.h>
 #include <string.h>
 
 #include "kafka/session.h"
@@ -97,6 +98,7 @@ int cnk_kafka_conn_new(cnk_kafka *kafka, const char *listener, const chronik_add
     c->listener = name;
     if (peer) c->peer = *peer;
     if (local) c->local = *local;
+    c->turn_left = UINT_MAX;
     c->wake = wake;
     c->wake_arg = arg;
     cnk_list_init(&c->requests);
@@ -153,6 +155,14 @@ void cnk_kafka_conn_wake(cnk_kafka_conn *c) {
     if (c->wake) c->wake(c->wake_arg);
 }
 
+void cnk_kafka_conn_turn(cnk_kafka_conn *c) {
+    c->many = c->turn_left == 0;
+    c->turn_left = CNK_KAFKA_TURN_REQUESTS;
+    c->calls++;
+    cnk_kafka_receive_pump(c);
+    c->calls--;
+}
+
 /* ---- sending ---------------------------------------------------------------------------------------------------- */
 
 unsigned cnk_kafka_conn_wants(cnk_kafka_conn *conn) {
@@ -165,6 +175,7 @@ unsigned cnk_kafka_conn_wants(cnk_kafka_conn *conn) {
     if (first && first->answered && first->answer_bytes > 0) wants |= CNK_CONN_SEND;
     /* Answers that come before the end are still sent. */
     if (c->must_close) return first ? wants : CNK_CONN_CLOSE;
+    if (c->turn_left == 0) return wants | CNK_CONN_TURN;
     const bool held = c->backlog_len > 0 || c->frame_waiting || (c->frame && c->frame_filled == c->frame_len);
     if (!held || c->backlog_len < CNK_KAFKA_BACKLOG_MAX) wants |= CNK_CONN_RECV;
     return wants;

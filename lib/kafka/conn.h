@@ -1,6 +1,6 @@
 /* conn: Kafka's protocol over one connection, without I/O. The owner moves bytes; this decides what they mean.
  *
- *     event on the socket, or `wake`:
+ *     event on the socket, or `wake`: cnk_kafka_conn_turn(c), then
  *         wants = cnk_kafka_conn_wants(c)
  *         CNK_CONN_CLOSE → cnk_kafka_conn_close(c), close the socket
  *         CNK_CONN_SEND  → n = cnk_kafka_conn_send(c, iov, max); sent = writev(…); cnk_kafka_conn_sent(c, sent)
@@ -108,10 +108,15 @@ void cnk_kafka_conn_close(cnk_kafka_conn *conn);
  * ask again. For a node that stops. */
 bool cnk_kafka_conn_settled(const cnk_kafka_conn *conn);
 
+/* A new turn: a number of requests may begin, and those that wait do. Where they are used up (CNK_CONN_TURN), the owner lets
+ * others have their turn before he calls it again. One who never does sets no limit. */
+void cnk_kafka_conn_turn(cnk_kafka_conn *conn);
+
 enum {
     CNK_CONN_RECV = 1,  /* there is room for bytes */
     CNK_CONN_SEND = 2,  /* there are bytes to send */
-    CNK_CONN_CLOSE = 4  /* all is said (a malformed or oversized frame, acks=0 that failed, silence): close now */
+    CNK_CONN_CLOSE = 4, /* all is said (a malformed or oversized frame, acks=0 that failed, silence): close now */
+    CNK_CONN_TURN = 8   /* the turn is over */
 };
 unsigned cnk_kafka_conn_wants(cnk_kafka_conn *conn);
 

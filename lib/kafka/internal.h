@@ -18,11 +18,13 @@
 #define CNK_KAFKA_CHUNKS_MAX 64          /* shared receive chunks of a shard, pinned ones included */
 #define CNK_KAFKA_SMALL_FRAME_BYTES 16384u /* frames up to it are not reserved from a budget */
 #define CNK_KAFKA_BACKLOG_MAX 16384u     /* bytes read while nothing can begin, so that a close is noticed */
+#define CNK_KAFKA_BACKLOGS_BYTES_MAX (64u << 20) /* of a shard's backlogs, as far as they are larger: beyond it, close */
 #define CNK_KAFKA_BULK_READ_BYTES 16384u /* read at a time between large frames: what follows a header is copied */
 #define CNK_KAFKA_SPARES_MAX 4           /* buffers of large frames kept for reuse, … */
 #define CNK_KAFKA_SPARE_BYTES_MAX (2u << 20) /* … up to this size, while there are connections */
 #define CNK_KAFKA_CROWD_LOOK_MS 2000       /* while somebody waits for memory: how often it is seen who keeps it, … */
 #define CNK_KAFKA_CROWD_ANSWER_BYTES 65536u /* … and the unsent bytes from which on an answer counts */
+#define CNK_KAFKA_TURN_REQUESTS 32       /* begun on one connection before others have their turn */
 #define CNK_KAFKA_POOL_MAX 128           /* requests kept for reuse */
 #define CNK_KAFKA_ARENA_CHUNK 4096u
 #define CNK_KAFKA_ARENA_BASE (256u << 10) /* a request may use it, and … */
@@ -113,6 +115,7 @@ typedef struct cnk_kafka_chunk {
     uint32_t refs;
     bool shared;               /* counts against CNK_KAFKA_CHUNKS_MAX */
     bool frame;                /* one frame's alone */
+    bool backlog;              /* counts in backlog_bytes */
     cnk_kafka *kafka;
     cnk_kafka_budget *budget;  /* that `reserved` goes back to; NULL: none */
     uint64_t reserved;
@@ -284,6 +287,7 @@ struct cnk_kafka {
     cnk_kafka_chunk *spares[CNK_KAFKA_SPARES_MAX];
     size_t spare_count;
     size_t chunk_count, conn_count, pool_count;
+    size_t backlog_bytes;
     cnk_list pool;             /* requests for reuse */
     cnk_kafka_sessions sessions;
     cnk_list conns;
@@ -306,6 +310,7 @@ struct cnk_kafka_conn {
     bool woken, closed, must_close, pumping, pump_again;
     cnk_kafka_why why; /* it must be closed */
     bool abandoned; /* closes at once: its peer does not take the answers that are due */
+    unsigned turn_left; /* requests that may begin in this turn */
     unsigned calls; /* owner's calls under way: no wake from inside */
     /* receiving: a prefix, then a frame of our own; or frames in the chunk; what cannot begin yet in the backlog */
     receive_to to;
@@ -319,6 +324,7 @@ struct cnk_kafka_conn {
     cnk_kafka_chunk *backlog;
     size_t backlog_start, backlog_len;
     bool bulk;                      /* the last frame was large */
+    bool many;                      /* the last turn was not enough: no large reads, most of which would be copied */
     cnk_list body_node;             /* in kafka->bodies */
     uint64_t progress_ns, frame_ns; /* when the body moved last; when its frame was made */
     /* requests and answers */

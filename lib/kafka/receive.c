@@ -63,6 +63,7 @@ void cnk_kafka_chunk_unref(cnk_kafka_chunk *chunk) {
     CNK_ASSERT(chunk->refs > 0);
     if (--chunk->refs > 0) return;
     if (chunk->shared) chunk->kafka->chunk_count--;
+    if (chunk->backlog) chunk->kafka->backlog_bytes -= chunk->capacity;
     cnk_kafka_budget *budget = chunk->budget;
     const uint64_t reserved = chunk->reserved;
     if (!spare_keep(chunk)) cnk_free(chunk);
@@ -358,10 +359,21 @@ void cnk_kafka_receive_drop(cnk_kafka_conn *c) {
 
 /* ---- the owner's calls ------------------------------------------------------------------------------------------ */
 
+/* NULL: no memory, or the large backlogs have all that they may have together. */
+static cnk_kafka_chunk *backlog_chunk(cnk_kafka *k, size_t capacity) {
+    const bool large = capacity > CNK_KAFKA_BACKLOG_MAX + BACKLOG_STEP;
+    if (large && k->backlog_bytes + capacity > CNK_KAFKA_BACKLOGS_BYTES_MAX) return NULL;
+    cnk_kafka_chunk *chunk = chunk_new(k, capacity);
+    if (!chunk || !large) return chunk;
+    chunk->backlog = true;
+    k->backlog_bytes += capacity;
+    return chunk;
+}
+
 /* Room for `want` more bytes behind the backlog. What a request has pinned stays where it is. */
 static bool backlog_reserve(cnk_kafka_conn *c, size_t want) {
     if (c->backlog && c->backlog->capacity - c->backlog_start - c->backlog_len >= want) return true;
-    cnk_kafka_chunk *grown = chunk_new(c->kafka, c->backlog_len + want);
+    cnk_kafka_chunk *grown = backlog_chunk(c->kafka, c->backlog_len + want);
     if (!grown) return false;
     if (c->backlog_len) memcpy(grown->data, c->backlog->data + c->backlog_start, c->backlog_len);
     cnk_kafka_chunk_unref(c->backlog);
@@ -394,7 +406,7 @@ bool cnk_kafka_conn_recv_space(cnk_kafka_conn *conn, void **ret_space, size_t *r
     if (!chunk) return backlog_space(c, ret_space, ret_len);
     c->to = RECEIVE_CHUNK;
     *ret_space = chunk->data;
-    *ret_len = c->bulk && chunk->capacity > CNK_KAFKA_BULK_READ_BYTES ? CNK_KAFKA_BULK_READ_BYTES : chunk->capacity;
+    *ret_len = (c->bulk || c->many) && chunk->capacity > CNK_KAFKA_BULK_READ_BYTES ? CNK_KAFKA_BULK_READ_BYTES : chunk->capacity;
     return true;
 }
 

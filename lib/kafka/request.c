@@ -73,7 +73,7 @@ void cnk_kafka_request_pin(cnk_kafka_request *r) {
 /* ---- beginning -------------------------------------------------------------------------------------------------- */
 
 bool cnk_kafka_can_begin(const cnk_kafka_conn *c, int16_t api_key) {
-    if (c->must_close || c->closed) return false;
+    if (c->must_close || c->closed || c->turn_left == 0) return false;
     if (c->request_count >= c->kafka->options.pipelined_max || c->unsent >= c->kafka->options.output_bytes_max)
         return false;
     return c->running == 0 || (api_key == CNK_KAFKA_API_PRODUCE && c->running_produce == c->running);
@@ -157,6 +157,7 @@ void cnk_kafka_dispatch(cnk_kafka_conn *c, cnk_kafka_chunk *home, const uint8_t 
     c->request_count++;
     c->running++;
     c->running_produce += api->key == CNK_KAFKA_API_PRODUCE;
+    c->turn_left--;
     const int code = request_open(r, frame, len) ? api->handle(r) : CHRONIK_EPROTO;
     if (code == CNK_PENDING) {
         r->home = NULL;

@@ -106,6 +106,8 @@ static bool pump_in(node_conn *c, bool *ret_empty, size_t *ret_moved) {
     return true;
 }
 
+static void on_wake(void *arg);
+
 /* Moves bytes both ways until nothing moves or the turn's share is used up. The connection may be gone afterwards.
  * readable: whether a read may find something; the loop tells as long as it watches. */
 static void pump(node_conn *c, bool readable) {
@@ -114,6 +116,7 @@ static void pump(node_conn *c, bool readable) {
     size_t received = 0;
     unsigned wants = 0;
     node_close why = NODE_CLOSE_PEER;
+    cnk_kafka_conn_turn(c->kafka);
     while (moved) {
         moved = false;
         wants = cnk_kafka_conn_wants(c->kafka);
@@ -132,6 +135,10 @@ static void pump(node_conn *c, bool readable) {
     if (can_close_quietly(c)) {
         why = NODE_CLOSE_SHUTDOWN;
         goto close;
+    }
+    if (wants & CNK_CONN_TURN) { /* goes on after the others */
+        on_wake(c);
+        wants |= c->watched & CHRONIK_WATCH_READ ? (unsigned)CNK_CONN_RECV : 0u;
     }
     unsigned watch = ((wants & CNK_CONN_RECV) && !s->draining ? (unsigned)CHRONIK_WATCH_READ : 0u) |
                      ((wants & CNK_CONN_SEND) ? (unsigned)CHRONIK_WATCH_WRITE : 0u);

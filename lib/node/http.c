@@ -140,7 +140,9 @@ static void on_ready(void *arg, unsigned events) {
 
 void cnk_node_http_accept(chronik_node *node, int fd) {
     const chronik_loop *loop = node->shards[0].loop;
-    http_conn *c = node->http_count < HTTP_CONNS_MAX ? cnk_calloc(1, sizeof *c) : NULL;
+    /* Full of peers that say nothing: the newcomer takes the place of the oldest, so that probes get through. */
+    if (node->http_count == HTTP_CONNS_MAX) close_conn(CNK_CONTAINER(node->https.next, http_conn, link));
+    http_conn *c = cnk_calloc(1, sizeof *c);
     if (!c) {
         node->io->net_ops->close(node->io->net, fd);
         return;

@@ -6,6 +6,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+static bool in_turns; /* flag 64: the owner sets limits, and others wait for memory */
+
 static void feed(client *c, cnk_rng *rng, const uint8_t *data, size_t size) {
     for (size_t done = 0, stuck = 0; done < size && stuck < 50;) {
         fake.wait = cnk_rng_chance(rng, 1, 3);
@@ -26,6 +28,11 @@ static void feed(client *c, cnk_rng *rng, const uint8_t *data, size_t size) {
         }
         if (cnk_rng_chance(rng, 1, 4)) fake_watches_off();
         if (cnk_rng_chance(rng, 1, 20)) fake_advance((uint64_t)cnk_rng_below(rng, 20) * 1000000000u);
+        if (in_turns) cnk_kafka_conn_turn(c->conn);
+        if (in_turns && cnk_rng_chance(rng, 1, 8)) {
+            fake.reads_wait = !fake.reads_wait;
+            cnk_kafka_crowded(c->conn->kafka);
+        }
         if (cnk_kafka_conn_wants(c->conn) & CNK_CONN_CLOSE) return;
     }
 }
@@ -39,6 +46,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     fake_reset();
     cnk_rng_seed(&rng, data[1]);
     fake.data_needed = (data[0] & 2) != 0;
+    in_turns = (data[0] & 64) != 0;
     fake.watch_late = (data[0] & 32) != 0;
     options.chunk_bytes = data[0] & 4 ? 4096 : 65536;
     options.output_bytes_max = data[0] & 8 ? 500 : 1u << 20;

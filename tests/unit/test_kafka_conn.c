@@ -560,6 +560,73 @@ START_TEST(a_slow_reader_goes_where_others_wait) {
 }
 END_TEST
 
+/* A thousand requests in one piece: some are answered, then others have their turn; all are, in order, and none is read
+ * ahead of by much. */
+START_TEST(a_turn_ends_after_some_requests) {
+    enum { REQUESTS = 1000 };
+    client c;
+    cnk_writer one, all;
+    cnk_reader body;
+    cnk_api_versions_request v = {0};
+    kafka_open(NULL);
+    client_open(&c, kafka);
+    cnk_writer_growing(&all, 0);
+    for (int i = 0; i < REQUESTS; i++) {
+        client_frame(&one, CNK_KAFKA_API_API_VERSIONS, 0, i, &v);
+        cnk_write_bytes(&all, one.data, one.len);
+        cnk_writer_free(&one);
+    }
+    size_t fed = 0;
+    int answers = 0, turns = 0;
+    while (answers < REQUESTS) {
+        cnk_kafka_conn_turn(c.conn);
+        fed += client_feed(&c, all.data + fed, all.len - fed, 0);
+        client_drain(&c, SIZE_MAX);
+        int before = answers;
+        while (client_next(&c, &body) >= 0) answers++;
+        ck_assert_int_le(answers - before, CNK_KAFKA_TURN_REQUESTS);
+        if (answers < REQUESTS) ck_assert_uint_eq(cnk_kafka_conn_wants(c.conn), CNK_CONN_TURN);
+        turns++;
+    }
+    ck_assert_int_eq(turns, (REQUESTS + CNK_KAFKA_TURN_REQUESTS - 1) / CNK_KAFKA_TURN_REQUESTS);
+    cnk_kafka_conn_turn(c.conn);
+    ck_assert_uint_eq(cnk_kafka_conn_wants(c.conn), CNK_CONN_RECV);
+    client_close(&c);
+    cnk_writer_free(&all);
+    kafka_close();
+}
+END_TEST
+
+/* What comes behind a request that waits is kept, but not for any number of peers. */
+START_TEST(large_backlogs_are_bounded_together) {
+    enum { CONNECTIONS = 400, BEHIND = 200000 };
+    static client c[CONNECTIONS];
+    cnk_writer w;
+    cnk_api_versions_request v = {0};
+    kafka_open(NULL);
+    fake.wait = true;
+    char *rest = calloc(1, BEHIND);
+    int closed = 0;
+    for (int i = 0; i < CONNECTIONS; i++) {
+        client_open(&c[i], kafka);
+        client_frame(&w, CNK_KAFKA_API_API_VERSIONS, 0, 1, &v);
+        for (size_t at = 0; at + w.len <= BEHIND; at += w.len) memcpy(rest + at, w.data, w.len);
+        send_simple(&c[i], CNK_KAFKA_API_FETCH, 4, 1);
+        client_feed(&c[i], rest, BEHIND / w.len * w.len, 0);
+        cnk_writer_free(&w);
+        closed += c[i].conn->must_close;
+        ck_assert_uint_le(kafka->backlog_bytes, CNK_KAFKA_BACKLOGS_BYTES_MAX);
+    }
+    ck_assert_int_gt(closed, CONNECTIONS / 10);
+    ck_assert_int_lt(closed, CONNECTIONS / 2);
+    for (int i = 0; i < CONNECTIONS; i++) client_close(&c[i]);
+    while (fake.waiting_count > 0) fake_complete(0);
+    ck_assert_uint_eq(kafka->backlog_bytes, 0);
+    free(rest);
+    kafka_close();
+}
+END_TEST
+
 /* 100 times the budget goes through, with every way out: answered, failed, refused, closed in the body, closed while it
  * waits, timed out. What is reserved at the end is what was reserved at the beginning. */
 START_TEST(nothing_leaks_from_the_budget) {
@@ -833,6 +900,8 @@ int main(void) {
     tcase_add_test(t, buffers_of_large_frames_are_kept_within_limits);
     tcase_add_test(t, a_waiter_that_leaves_lets_the_next_one_in);
     tcase_add_test(t, a_body_that_stops_is_closed);
+    tcase_add_test(t, a_turn_ends_after_some_requests);
+    tcase_add_test(t, large_backlogs_are_bounded_together);
     tcase_add_test(t, a_slow_body_goes_where_others_wait);
     tcase_add_test(t, a_held_frame_goes_where_others_wait);
     tcase_add_test(t, a_slow_reader_goes_where_others_wait);
