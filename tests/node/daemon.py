@@ -16,13 +16,13 @@ def run(*argv, env=None, timeout=20, cwd=None):
 
 
 class Daemon:
-    """One chronikd on a directory and a port that the kernel picks; use it with `with`."""
+    """One chronikd on a directory and a port that the kernel picks, or a given one; use it with `with`."""
 
-    def __init__(self, directory, *options, wait=20, env=None):
+    def __init__(self, directory, *options, wait=20, env=None, port=0):
         self.log = tempfile.TemporaryFile()
         began = time.monotonic()
         self.process = subprocess.Popen(
-            [CHRONIKD, 'start', '--data-dir', directory, '--bind', '127.0.0.1', '--kafka-port', '0', '--http-port', '0',
+            [CHRONIKD, 'start', '--data-dir', directory, '--bind', '127.0.0.1', '--kafka-port', str(port), '--http-port', '0',
              *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log, text=True,
             env=env or clean_env())
         ready, _, _ = select.select([self.process.stdout], [], [], wait)
