@@ -130,8 +130,8 @@ class Abuse:
         """What has not been given back; None: all is as it was."""
         _, rss, sockets = self.sample()
         m = self.metrics()
-        held = {k: v for k, v in m.items() if k.startswith(('chronik_reserved_bytes', 'chronik_waiting_produces')) and v}
-        held = {k: v for k, v in held.items() if 'answers' not in k}  # the neighbour's, for a moment
+        held = {k: v for k, v in m.items() if k.startswith(('chronik_memory_used_bytes', 'chronik_waiting_produces')) and v}
+        held = {k: v for k, v in held.items() if not re.search('fetch_memory|fetch_sessions|wal_unsynced', k)}  # also the neighbour's
         if sockets > self.sockets_before:
             return f'{sockets} sockets are open, {self.sockets_before} were at first'
         if held:
