@@ -335,6 +335,7 @@ static int add_entry(cnk_tier_port *p, const cnk_wal_place *place) {
     if (source < 0) return source;
     cnk_pack_row row = row_of(&place->entry, place->crc);
     int rc = cnk_pack_list_row(&p->list, &row, (uint64_t)source << TIER_SOURCE_SHIFT | place->file_pos);
+    p->walk.listed |= rc == 0;
     if (rc == 0) return 0;
     return cnk_error(&p->error, rc, 0, "cannot list the entries of WAL file %u for a pack%s", p->file_seq,
                      rc == CHRONIK_EINVAL ? ": they are not in order" : "");
@@ -344,10 +345,14 @@ static int add_entry(cnk_tier_port *p, const cnk_wal_place *place) {
  * they come first, so that what is released is always without a gap. EAGAIN: the stream has to wait. */
 static int add_earlier(cnk_tier_port *p, const cnk_wal_stream *stream, uint64_t before) {
     tier_walk *w = &p->walk;
-    uint64_t durable = cnk_wal_stream_state(stream)->durable_index;
+    const cnk_wal_state *state = cnk_wal_stream_state(stream);
+    uint64_t durable = state->durable_index;
     for (; w->expected < before; w->expected++) {
         cnk_wal_place place;
-        if (cnk_wal_find_index(stream, w->expected, &place)) continue; /* a repair has left a gap */
+        if (cnk_wal_find_index(stream, w->expected, &place)) { /* a repair has left a gap; or a trim, since the last slice */
+            if (w->listed && w->expected < state->first_index) return CHRONIK_EAGAIN;
+            continue;
+        }
         if (w->expected > durable || p->list.entry_count >= p->rows_max) return CHRONIK_EAGAIN;
         int rc = add_entry(p, &place);
         if (rc) return rc;
@@ -360,6 +365,7 @@ static int walk_stream_begin(cnk_tier_port *p, cnk_wal_stream *stream) {
     const cnk_wal_state *state = cnk_wal_stream_state(stream);
     w->stream = state->id;
     w->expected = state->released_index + 1;
+    w->listed = false;
     cnk_tier_lock(p->tier);
     const tier_stream *s = cnk_tier_stream_locked(p->tier, state->id, false);
     w->stuck = s && s->stuck;

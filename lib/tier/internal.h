@@ -73,6 +73,7 @@ typedef struct tier_walk {
     cnk_wal_walk it;
     uint64_t stream;   /* the one at hand; 0: none yet */
     uint64_t expected; /* the index that comes next in it */
+    bool listed;       /* some of it is */
     bool stuck;
 } tier_walk;
 

@@ -741,7 +741,7 @@ START_TEST(trimmed_logs_give_their_space_back) {
         cnk_tier_stream_trimmed(w.ports[id % PORTS], w.streams[id]);
     }
     kick();
-    wait_collected(1);
+    wait_collected(2); /* where the last entries happen to lie in two */
     ck_assert_uint_lt(stats().pack_bytes, before.pack_bytes);
     check_all(100000);
     world_reopen();
