@@ -73,7 +73,10 @@ static void ahead_done(chronik_job *job) {
     if (port->draining) cnk_wal_kick(port);
 }
 
+/* Not while the log is shut down: rows of the last checkpoint come after the port has drained, and nobody would wait for
+ * the job. */
 static void slab_ahead(cnk_wal_port *port) {
+    if (atomic_load(&port->wal->shutdown)) return;
     cnk_wal_slab *slab = cnk_calloc(1, sizeof *slab);
     if (!slab) return; /* it will be made when it is needed */
     slab->port = port;

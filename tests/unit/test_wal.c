@@ -313,6 +313,21 @@ START_TEST(test_the_next_slab_is_made_ahead) {
     ck_assert_uint_eq(w.port->slab_count, 2);
     ck_assert_ptr_eq(w.port->slabs[(w.port->slab_first + 1) & (w.port->slabs_capacity - 1)], next);
     world_remove(&w); /* the one after it may still be on its way */
+
+    /* What is appended after a port has drained makes none: nobody would wait for it. */
+    world_new(&w);
+    stream_new(&w, 1);
+    for (int n = 0; n < 5; n++) ck_assert_int_eq(append_sized(&w, 1, 100000), 0);
+    ck_assert_int_eq(append_sized(&w, 1, 30000), 0);
+    wait_durable(&w, 1, 6);
+    ck_assert(!w.port->ahead.slab && !w.port->pool);
+    ck_assert_int_eq(drain(&w), 0);
+    cnk_wal_row row = {.frame = CNK_FRAME_CHECKPOINT};
+    uint32_t seq, pos;
+    ck_assert_int_eq(cnk_wal_port_append_row(w.port, NULL, &row, NULL, NULL, 0, &seq, &pos), 0);
+    ck_assert_uint_ge(pos, CNK_WAL_SLAB_AHEAD_BYTES);
+    ck_assert(!w.port->ahead.slab && !w.port->pool);
+    world_remove(&w);
 }
 END_TEST
 
