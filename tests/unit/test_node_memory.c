@@ -535,15 +535,14 @@ END_TEST
 #endif
 
 int main(void) {
+#if defined CNK_TEST_HOOKS && !defined __SANITIZE_THREAD__
     Suite *s = suite_create("node_memory");
     TCase *t = tcase_create("memory");
-#if defined CNK_TEST_HOOKS && !defined __SANITIZE_THREAD__
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, each_allocation_of_a_request_may_fail);
     tcase_add_test(t, each_allocation_of_every_api_may_fail);
     tcase_add_test(t, each_allocation_of_a_start_on_data_may_fail);
     tcase_add_test(t, each_allocation_of_a_stop_may_fail);
-#endif
     tcase_set_timeout(t, 300);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
@@ -551,4 +550,8 @@ int main(void) {
     int failed = srunner_ntests_failed(r);
     srunner_free(r);
     return failed != 0;
+#else
+    puts("no allocation is made to fail in this build, or it would take minutes");
+    return 77;
+#endif
 }
