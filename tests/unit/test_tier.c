@@ -284,7 +284,8 @@ static void world_open(void) {
     to.pool_bytes = 4 << 20;
     to.row_cache_bytes = 100 << 10;
     to.budget_bytes = w.budget;
-    chronik_jobs_ops hasty = *real->jobs_ops;
+    static chronik_jobs_ops hasty; /* the WAL's jobs may have taken its address when this function is over */
+    hasty = *real->jobs_ops;
     hasty.now_ns = hasty_now;
     if (w.hasty) faulty.jobs_ops = &hasty;
     ck_assert_msg(cnk_tier_open(&faulty, w.wal, &to, &tier_events, NULL, &err, &w.tier) == 0, "%s", err.text);
