@@ -48,9 +48,12 @@ typedef struct node_metrics {
     double started; /* the process, Unix time; 0: not known */
 } node_metrics;
 
+enum { BUDGET_PRODUCE, BUDGET_CONTROL, BUDGET_SESSIONS, BUDGET_HOT, BUDGET_COLD, BUDGET_UNSYNCED, BUDGETS };
+
 /* Everything that is a number, from all over the node. */
 typedef struct totals {
     cnk_shard_stats broker; /* of all shards; not its budgets */
+    cnk_kafka_use budgets[BUDGETS];
     cnk_wal_stats wal;
     cnk_tier_stats tier;
     uint64_t connections, accepted, received_bytes, sent_bytes, storage_bytes, ready, wal_full, fenced, paused;
@@ -238,6 +241,22 @@ static void add_shard(cnk_shard_stats *to, const cnk_shard_stats *from) {
     add_latency(&to->fetch_latency, &from->fetch_latency);
 }
 
+static void add_use(cnk_kafka_use *to, uint64_t limit, uint64_t used, uint64_t refused) {
+    to->limit += limit;
+    to->used += used;
+    to->refused += refused;
+}
+
+static void add_budgets(cnk_kafka_use *b, const cnk_shard_stats *one, const cnk_kafka *kafka) {
+    cnk_kafka_stats k;
+    cnk_kafka_stats_get(kafka, &k);
+    add_use(&b[BUDGET_PRODUCE], k.produce.limit, k.produce.used, k.produce.refused);
+    add_use(&b[BUDGET_CONTROL], k.control.limit, k.control.used, k.control.refused);
+    add_use(&b[BUDGET_SESSIONS], k.sessions.limit, k.sessions.used, k.sessions.refused);
+    add_use(&b[BUDGET_HOT], one->pinned.limit, one->pinned.used, one->pinned.refused);
+    add_use(&b[BUDGET_COLD], one->cold.limit, one->cold.used, one->cold.refused);
+}
+
 static void gather(const chronik_node *node, totals *t) {
     *t = (totals){.connections = atomic_load(&node->connections), .ready = atomic_load(&node->state) == NODE_READY};
     for (size_t i = 0; i < node->shard_count; i++) {
@@ -245,12 +264,14 @@ static void gather(const chronik_node *node, totals *t) {
         cnk_shard_stats one;
         cnk_shard_stats_get(s->broker, &one);
         add_shard(&t->broker, &one);
+        add_budgets(t->budgets, &one, s->kafka);
         t->received_bytes += cnk_counter_get(&s->received_bytes);
         t->sent_bytes += cnk_counter_get(&s->sent_bytes);
         t->accepted += cnk_counter_get(&s->accepted);
     }
     cnk_wal_stats_get(node->wal, &t->wal);
     cnk_tier_stats_get(node->tier, &t->tier);
+    add_use(&t->budgets[BUDGET_UNSYNCED], t->wal.unsynced_bytes_max, t->wal.unsynced_bytes, t->wal.unsynced_refused);
     t->storage_bytes = t->wal.bytes_on_disk + t->tier.pack_bytes;
     t->wal_full = t->wal.full;
     t->fenced = t->wal.fenced;
@@ -328,30 +349,7 @@ static void put_closed(cnk_writer *w, const chronik_node *node) {
     }
 }
 
-enum { BUDGET_PRODUCE, BUDGET_CONTROL, BUDGET_SESSIONS, BUDGET_HOT, BUDGET_COLD, BUDGET_UNSYNCED, BUDGETS };
-
-static void add_use(cnk_kafka_use *to, uint64_t limit, uint64_t used, uint64_t refused) {
-    to->limit += limit;
-    to->used += used;
-    to->refused += refused;
-}
-
-static void gather_budgets(const chronik_node *node, const cnk_wal_stats *wal, cnk_kafka_use *b) {
-    for (size_t i = 0; i < node->shard_count; i++) {
-        cnk_shard_stats one;
-        cnk_kafka_stats k;
-        cnk_shard_stats_get(node->shards[i].broker, &one);
-        cnk_kafka_stats_get(node->shards[i].kafka, &k);
-        add_use(&b[BUDGET_PRODUCE], k.produce.limit, k.produce.used, k.produce.refused);
-        add_use(&b[BUDGET_CONTROL], k.control.limit, k.control.used, k.control.refused);
-        add_use(&b[BUDGET_SESSIONS], k.sessions.limit, k.sessions.used, k.sessions.refused);
-        add_use(&b[BUDGET_HOT], one.pinned.limit, one.pinned.used, one.pinned.refused);
-        add_use(&b[BUDGET_COLD], one.cold.limit, one.cold.used, one.cold.refused);
-    }
-    add_use(&b[BUDGET_UNSYNCED], wal->unsynced_bytes_max, wal->unsynced_bytes, wal->unsynced_refused);
-}
-
-static void put_budgets(cnk_writer *w, const chronik_node *node, const cnk_wal_stats *wal) {
+static void put_budgets(cnk_writer *w, const cnk_kafka_use *uses) {
     static const char *const names[BUDGETS] = {
         [BUDGET_PRODUCE] = "receive_produce", [BUDGET_CONTROL] = "receive_other", [BUDGET_SESSIONS] = "fetch_sessions",
         [BUDGET_HOT] = "fetch_memory",        [BUDGET_COLD] = "fetch_files",      [BUDGET_UNSYNCED] = "wal_unsynced"};
@@ -364,8 +362,6 @@ static void put_budgets(cnk_writer *w, const chronik_node *node, const cnk_wal_s
         {"chronik_memory_refused_total", "counter", "How often somebody found none, and waited or did without.",
          offsetof(cnk_kafka_use, refused)},
     };
-    cnk_kafka_use uses[BUDGETS] = {{0, 0, 0}};
-    gather_budgets(node, wal, uses);
     for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
         put_head(w, rows[r].name, rows[r].type, rows[r].help);
         for (size_t i = 0; i < BUDGETS; i++) {
@@ -550,7 +546,7 @@ void cnk_node_metrics_put(chronik_node *node, cnk_writer *to) {
     put_requests(to, node);
     put_closed(to, node);
     put_groups(to, &t.broker.groups);
-    put_budgets(to, node, &t.wal);
+    put_budgets(to, t.budgets);
     put_topics(to, m, cnk_shard_image(node->shards[0].broker), (size_t)cnk_conf_int(node->conf, CNK_CONF_METRICS_TOPICS));
     put_process(to, m->started);
 }

@@ -21,8 +21,7 @@ void cnk_raft_stand(chronik_raft *g, cnk_raft_out *out) {
 }
 
 /* A replica that has lost entries may not stand, and cannot be helped without a leader; the others may all be asleep
- * (R12), each for the sake of a leader that is gone. A question that nobody grants wakes
- * them. */
+ * (R12), each for the sake of a leader that is gone. A question that nobody grants wakes them. */
 void cnk_raft_call(chronik_raft *g, cnk_raft_out *out) {
     cnk_raft_timer_reset(g);
     ask_all(g, out, CHRONIK_RAFT_PREVOTE, g->term, CHRONIK_RAFT_LOST);

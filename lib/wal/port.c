@@ -15,6 +15,21 @@ static cnk_wal_slab *slab_nth(const cnk_wal_port *port, uint32_t seq) {
     return port->slabs[seq & (port->slabs_capacity - 1)];
 }
 
+/* Without its pages. NULL: no memory. */
+static cnk_wal_slab *slab_make(cnk_wal_port *port, size_t size) {
+    cnk_wal_slab *slab = cnk_calloc(1, sizeof *slab);
+    if (!slab) return NULL;
+    slab->port = port;
+    slab->size = size;
+    return slab;
+}
+
+static void slab_free(cnk_wal_slab *slab) {
+    if (!slab) return;
+    cnk_pages_free(slab->data, slab->size);
+    cnk_free(slab);
+}
+
 static void slab_release(cnk_wal_slab *slab) {
     cnk_wal_port *port = slab->port;
     CNK_ASSERT(slab->refs > 0);
@@ -25,8 +40,7 @@ static void slab_release(cnk_wal_slab *slab) {
         port->pool_count++;
         return;
     }
-    cnk_pages_free(slab->data, slab->size);
-    cnk_free(slab);
+    slab_free(slab);
 }
 
 void cnk_wal_slab_ref(cnk_wal_slab *slab) {
@@ -64,12 +78,9 @@ static void ahead_done(chronik_job *job) {
     cnk_wal_port *port = CNK_CONTAINER(job, cnk_wal_port, ahead.job);
     cnk_wal_slab *slab = port->ahead.slab;
     port->ahead.slab = NULL;
-    if (slab->data) {
-        slab->refs = 1;
-        slab_release(slab);
-    } else {
-        cnk_free(slab);
-    }
+    slab->refs = 1;
+    if (slab->data) slab_release(slab);
+    else slab_free(slab);
     if (port->draining) cnk_wal_kick(port);
 }
 
@@ -77,11 +88,8 @@ static void ahead_done(chronik_job *job) {
  * the job. */
 static void slab_ahead(cnk_wal_port *port) {
     if (atomic_load(&port->wal->shutdown)) return;
-    cnk_wal_slab *slab = cnk_calloc(1, sizeof *slab);
-    if (!slab) return; /* it will be made when it is needed */
-    slab->port = port;
-    slab->size = CNK_WAL_SLAB_BYTES;
-    port->ahead.slab = slab;
+    port->ahead.slab = slab_make(port, CNK_WAL_SLAB_BYTES);
+    if (!port->ahead.slab) return; /* it will be made when it is needed */
     port->ahead.job = (chronik_job){.loop = port->loop, .step = ahead_step, .done = ahead_done};
     port->wal->io->jobs_ops->submit(port->wal->io->jobs, CHRONIK_LANE_BACKGROUND, &port->ahead.job);
 }
@@ -103,13 +111,11 @@ static cnk_wal_slab *slab_new(cnk_wal_port *port, size_t size) {
         port->pool = slab->next;
         port->pool_count--;
     } else {
-        slab = cnk_calloc(1, sizeof *slab);
+        slab = slab_make(port, size);
         if (!slab) return NULL;
-        slab->port = port;
-        slab->size = size;
         slab->data = cnk_pages_alloc(size);
         if (!slab->data) {
-            cnk_free(slab);
+            slab_free(slab);
             return NULL;
         }
     }
@@ -676,19 +682,13 @@ void cnk_wal_port_close(cnk_wal_port *port) {
     blocks_free(port->sealed.first);
     blocks_free(port->done.first);
     blocks_free(port->free_blocks);
-    for (uint32_t n = 0; n < port->slab_count; n++) {
-        cnk_wal_slab *slab = slab_nth(port, port->slab_first + n);
-        cnk_pages_free(slab->data, slab->size);
-        cnk_free(slab);
-    }
+    for (uint32_t n = 0; n < port->slab_count; n++) slab_free(slab_nth(port, port->slab_first + n));
     while (port->pool) {
         cnk_wal_slab *slab = port->pool;
         port->pool = slab->next;
-        cnk_pages_free(slab->data, slab->size);
-        cnk_free(slab);
+        slab_free(slab);
     }
-    if (port->ahead.slab) cnk_pages_free(port->ahead.slab->data, port->ahead.slab->size);
-    cnk_free(port->ahead.slab);
+    slab_free(port->ahead.slab);
     cnk_free(port->slabs);
     cnk_writer_free(&port->checkpoint_rows);
     cnk_free(port->checkpoint_gone);

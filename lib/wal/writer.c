@@ -195,7 +195,7 @@ static bool gather_port(cnk_wal *wal, cnk_wal_port *port) {
     return room;
 }
 
-static inline void pending(const cnk_wal *wal, size_t *ret_rows, uint64_t *ret_bytes) {
+void cnk_wal_pending(const cnk_wal *wal, size_t *ret_rows, uint64_t *ret_bytes) {
     *ret_rows = 0;
     *ret_bytes = 0;
     for (size_t n = 0; n < wal->ports_count; n++) {
@@ -207,8 +207,6 @@ static inline void pending(const cnk_wal *wal, size_t *ret_rows, uint64_t *ret_b
         pthread_mutex_unlock(&port->mutex);
     }
 }
-
-void cnk_wal_pending(const cnk_wal *wal, size_t *ret_rows, uint64_t *ret_bytes) { pending(wal, ret_rows, ret_bytes); }
 
 /* Nanoseconds to wait before the next commit, so that many small writers share it; 0: none. */
 static int64_t linger(const cnk_wal *wal, size_t rows, uint64_t bytes) {
@@ -250,7 +248,7 @@ static int64_t gather(cnk_wal *wal) {
     }
     size_t rows;
     uint64_t bytes;
-    pending(wal, &rows, &bytes);
+    cnk_wal_pending(wal, &rows, &bytes);
     if (wal->seal_wanted && wal->open) seal_open(wal);
     wal->seal_wanted = false;
     if (rows > 0) {
