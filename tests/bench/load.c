@@ -29,6 +29,8 @@
 
 #include <librdkafka/rdkafka.h>
 
+#include "bench/clock.h"
+
 enum { PARTITIONS_MAX = 1000, POOL = 4 << 20, HEADER = 16, CONSUME_BATCH = 10000, STALL_S = 60, CONSUMERS_MAX = 32 };
 
 static struct {
@@ -48,29 +50,6 @@ static rd_kafka_resp_err_t failure;
 static void die(const char *what, const char *why) {
     fprintf(stderr, "load: %s: %s\n", what, why);
     exit(1);
-}
-
-static double now_s(void) {
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
-}
-
-/* User and system seconds of the whole process: fields 14 and 15 of its stat, which sum up its threads. */
-static double cpu_s(void) {
-    if (!opt.pid) return 0;
-    char path[64], text[1024];
-    snprintf(path, sizeof path, "/proc/%d/stat", opt.pid);
-    FILE *f = fopen(path, "r");
-    if (!f) die(path, "cannot be read");
-    size_t n = fread(text, 1, sizeof text - 1, f);
-    fclose(f);
-    text[n] = 0;
-    unsigned long user = 0, sys = 0;
-    char *p = strrchr(text, ')');
-    if (!p || sscanf(p + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &sys) != 2)
-        die(path, "has another form");
-    return (double)(user + sys) / (double)sysconf(_SC_CLK_TCK);
 }
 
 /* ---- records ---------------------------------------------------------------------------------------------------- */
@@ -339,17 +318,17 @@ static int mode_cycle(void) {
     int64_t count = record_count();
     double gb = (double)count * opt.size / 1e9;
     rd_kafka_t *rk = producer();
-    double cpu = cpu_s(), took = produce_all(rk, count);
-    cpu = cpu_s() - cpu;
+    double cpu = cpu_s(opt.pid), took = produce_all(rk, count);
+    cpu = cpu_s(opt.pid) - cpu;
     bool good = produced_well(rk, count);
     rd_kafka_destroy(rk);
 
     static consumption c;
     c.want = count;
-    double cpu2 = cpu_s();
+    double cpu2 = cpu_s(opt.pid);
     consumer_start(&c, RD_KAFKA_OFFSET_BEGINNING);
     consume_run(&c);
-    cpu2 = cpu_s() - cpu2;
+    cpu2 = cpu_s(opt.pid) - cpu2;
     double rate2 = c.last > c.first ? (double)(c.consumed - c.first_count) * opt.size / 1e6 / (c.last - c.first) : 0;
     consumer_stop(&c);
     good = good && c.good && c.consumed == acked;
@@ -371,9 +350,9 @@ static int mode_tail(void) {
         if (now_s() - since > STALL_S) die("consume", "does not reach the tail");
     rd_kafka_t *rk = producer();
     c.want = count;
-    double began = now_s(), cpu = cpu_s(), took = produce_all(rk, count);
+    double began = now_s(), cpu = cpu_s(opt.pid), took = produce_all(rk, count);
     pthread_join(thread, NULL);
-    cpu = cpu_s() - cpu;
+    cpu = cpu_s(opt.pid) - cpu;
     bool good = produced_well(rk, count) && c.good && c.consumed == acked;
     rd_kafka_destroy(rk);
     consumer_stop(&c);
@@ -392,7 +371,7 @@ static int mode_groups(void) {
     produce_all(rk, count);
     bool good = produced_well(rk, count);
     rd_kafka_destroy(rk);
-    double cpu = cpu_s(), began = 0, end = 0;
+    double cpu = cpu_s(opt.pid), began = 0, end = 0;
     for (int i = 0; i < opt.consumers; i++) {
         snprintf(names[i], sizeof names[i], "load-%d", i);
         c[i].group = names[i];
@@ -401,7 +380,7 @@ static int mode_groups(void) {
         if (pthread_create(&threads[i], NULL, consume_thread, &c[i])) die("thread", "none");
     }
     for (int i = 0; i < opt.consumers; i++) pthread_join(threads[i], NULL);
-    cpu = cpu_s() - cpu;
+    cpu = cpu_s(opt.pid) - cpu;
     for (int i = 0; i < opt.consumers; i++) {
         if (began == 0 || c[i].first < began) began = c[i].first;
         if (c[i].last > end) end = c[i].last;
@@ -453,7 +432,7 @@ static int mode_latency(void) {
         int64_t due = (int64_t)((now_s() - latency_start) * opt.rate) + 1;
         if (due > count) due = count;
         for (; i < due; i++) {
-            if (i == skip) cpu = cpu_s(), cpu_began = now_s();
+            if (i == skip) cpu = cpu_s(opt.pid), cpu_began = now_s();
             int32_t p = (int32_t)(i % opt.partitions);
             record_make(buf, p, next_of[p]++);
             while (rd_kafka_produce(rkt, p, RD_KAFKA_MSG_F_COPY, buf, (size_t)opt.size, NULL, 0,
@@ -463,7 +442,7 @@ static int mode_latency(void) {
         struct timespec nap = {0, to_consumer ? 50000 : 200000};
         nanosleep(&nap, NULL);
     }
-    double percent = (cpu_s() - cpu) / (now_s() - cpu_began) * 100;
+    double percent = (cpu_s(opt.pid) - cpu) / (now_s() - cpu_began) * 100;
     int64_t before = -1;
     for (double since = now_s(); acked + failed < count; usleep(1000)) {
         if (acked + failed != before) before = acked + failed, since = now_s();

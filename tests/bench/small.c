@@ -36,22 +36,6 @@ static uint32_t *samples; /* microseconds */
 static size_t sample_count, acked;
 static bool measuring;
 
-/* User and system seconds of the broker's whole process. */
-static double cpu_s(void) {
-    char path[64], text[1024];
-    unsigned long user = 0, sys = 0;
-    if (!opt.pid) return 0;
-    snprintf(path, sizeof path, "/proc/%d/stat", opt.pid);
-    FILE *f = fopen(path, "r");
-    if (!f) die(path);
-    size_t n = fread(text, 1, sizeof text - 1, f);
-    fclose(f);
-    text[n] = 0;
-    char *p = strrchr(text, ')');
-    if (!p || sscanf(p + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &sys) != 2) die(path);
-    return (double)(user + sys) / (double)sysconf(_SC_CLK_TCK);
-}
-
 /* What a record holds: its producer, its number, and bytes that follow from both. */
 static void value_fill(unsigned char *p, uint32_t id, uint32_t seq) {
     put_be32(p, id);
@@ -263,11 +247,11 @@ int main(int argc, char **argv) {
     }
     double warm = now_s();
     run(epoll, warm + 3600, warm + opt.warmup);
-    double began = now_s(), cpu = cpu_s();
+    double began = now_s(), cpu = cpu_s(opt.pid);
     size_t before = acked;
     run(epoll, began, began + opt.seconds);
     double took = now_s() - began;
-    cpu = cpu_s() - cpu;
+    cpu = cpu_s(opt.pid) - cpu;
     size_t count = acked - before;
     for (int i = 0; i < opt.producers; i++) close(producers[i].fd);
     bool good = read_back();

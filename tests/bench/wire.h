@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/crc32c.h"
+#include "bench/clock.h"
 
 enum { WIRE_BUF = 4 << 20, WIRE_BATCH_HEADER = 61, API_PRODUCE = 0, API_FETCH = 1, API_CREATE_TOPICS = 19 };
 
@@ -27,12 +28,6 @@ static size_t len;
 _Noreturn static void die(const char *what) {
     fprintf(stderr, "%s: %s: %s\n", wire_program, what, strerror(errno));
     exit(1);
-}
-
-static double now_s(void) {
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
 static void put(uint64_t v, size_t n) {

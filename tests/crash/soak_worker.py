@@ -101,21 +101,12 @@ def passes(error, what):
 
 # ---- codecs: gzip as it is; of the others, frames that hold the bytes uncompressed, which are no less valid -------------
 
-def uvarint(n):
-    out = bytearray()
-    while n & ~0x7F:
-        out.append(n & 0x7F | 0x80)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
-
-
 def pack(codec, data):
     if codec == GZIP:
         c = zlib.compressobj(1, zlib.DEFLATED, 31)
         return c.compress(data) + c.flush()
     if codec == SNAPPY:  # literals of 64 KiB at most
-        out = [uvarint(len(data))]
+        out = [raw.uvarint(len(data))]
         for at in range(0, len(data), 65536):
             piece = data[at:at + 65536]
             out += [b'\xf4', struct.pack('<H', len(piece) - 1), piece]
