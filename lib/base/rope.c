@@ -3,6 +3,7 @@
 #include "base/rope.h"
 
 #include <pthread.h>
+#include <string.h>
 
 #include <chronik/error.h>
 
@@ -125,4 +126,29 @@ void cnk_rope_release(cnk_rope *rope) {
     cnk_free(rope->chunks);
     cnk_free(rope->slices);
     *rope = (cnk_rope)CNK_ROPE_INIT(rope->pool);
+}
+
+/* The next run of at most `len` bytes that lie side by side. */
+static struct iovec slices_next(cnk_slices *from, size_t len) {
+    CNK_ASSERT(len <= from->left);
+    while (from->at == from->slices->iov_len) from->slices++, from->at = 0;
+    size_t n = from->slices->iov_len - from->at;
+    struct iovec run = {(uint8_t *)from->slices->iov_base + from->at, n < len ? n : len};
+    from->at += run.iov_len;
+    from->left -= run.iov_len;
+    return run;
+}
+
+void cnk_slices_copy(cnk_slices *from, void *to, size_t len) {
+    for (size_t done = 0; done < len;) {
+        struct iovec run = slices_next(from, len - done);
+        if (to) memcpy((uint8_t *)to + done, run.iov_base, run.iov_len);
+        done += run.iov_len;
+    }
+}
+
+size_t cnk_slices_cut(cnk_slices *from, size_t len, struct iovec *ret_slices) {
+    size_t count = 0;
+    for (size_t done = 0; done < len; done += ret_slices[count++].iov_len) ret_slices[count] = slices_next(from, len - done);
+    return count;
 }

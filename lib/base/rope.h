@@ -49,4 +49,15 @@ int cnk_rope_write(const cnk_rope *rope, cnk_writer *out);
 /* Gives the chunks back; the rope is empty then, as after CNK_ROPE_INIT. */
 void cnk_rope_release(cnk_rope *rope);
 
+/* A place in slices: those of a rope, or others. */
+typedef struct cnk_slices {
+    const struct iovec *slices; /* the one at hand */
+    size_t at;                  /* in it */
+    size_t left;                /* bytes from here on, of all */
+} cnk_slices;
+/* The next `len` bytes, of which there are as many; goes on behind them. `to` NULL: only goes on. */
+void cnk_slices_copy(cnk_slices *from, void *to, size_t len);
+/* Slices of the next `len` bytes, no more than lie there; gives their number, and goes on behind them. */
+size_t cnk_slices_cut(cnk_slices *from, size_t len, struct iovec *ret_slices);
+
 #endif

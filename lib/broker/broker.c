@@ -210,7 +210,7 @@ static void run_stop(chronik_post *post) {
     shard->stopping = true;
     cnk_groups_stop(shard);
     cnk_fetch_stop(shard);
-    cnk_ahead_stop(shard);
+    cnk_cold_stop(shard);
     cnk_produce_stop(shard);
     cnk_producers_stop(shard);
     cnk_admin_stop(shard);
@@ -228,7 +228,7 @@ static void on_drained(void *arg, int code) {
 
 void cnk_broker_stop_check(cnk_shard *shard) {
     cnk_shard *first = &shard->broker->shards[0];
-    if (!shard->drained || shard->group_loads + shard->aheads_reading > 0) return;
+    if (!shard->drained || shard->group_loads + shard->extents_reading > 0) return;
     shard->drained = false;
     shard->stop_post.run = shard_drained;
     first->loop->ops->post(first->loop->self, &shard->stop_post);

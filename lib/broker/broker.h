@@ -93,8 +93,8 @@ typedef struct cnk_broker_options {
     const char *data_dir;   /* as DescribeLogDirs names it, NULL: nothing is told; borrowed for the broker's life */
     uint64_t fetch_pinned_bytes_max; /* hot bytes that answers may hold, for each shard; above it reads go to files */
     uint64_t fetch_held_bytes_max;   /* likewise, of the WAL's memory that they keep with them */
-    uint64_t fetch_cold_bytes_max;   /* buffers of cold reads, for each shard */
-    uint64_t fetch_ahead_bytes_max;  /* of those that nobody has asked for yet, beside them; 0: nothing is read ahead */
+    uint64_t fetch_cold_bytes_max;   /* what has been read from files: for answers, for other readers, ahead; each shard */
+    uint64_t fetch_ahead_bytes_max;  /* of it, what nobody has asked for yet; 0: nothing is read ahead */
     uint32_t producers_per_partition_max, producers_max; /* K6; the second for each shard */
     int64_t producer_expiration_ms, producer_check_ms;   /* idle producers are forgotten; the first 0: never */
     int32_t offsets_partitions; /* of the topic that groups live in, when it is made */
@@ -127,7 +127,7 @@ typedef struct cnk_broker_options {
         .node_id = 1, .num_partitions = 1, .default_replication_factor = 1, .auto_create_topics = true,                \
         .delete_topics = true, .fetch_pinned_bytes_max = UINT64_C(64) << 20,                                           \
         .fetch_held_bytes_max = UINT64_C(128) << 20,                                                                   \
-        .fetch_cold_bytes_max = UINT64_C(64) << 20, .fetch_ahead_bytes_max = UINT64_C(16) << 20,                       \
+        .fetch_cold_bytes_max = UINT64_C(80) << 20, .fetch_ahead_bytes_max = UINT64_C(40) << 20,                       \
         .producers_per_partition_max = 20000, .producers_max = 200000,                                                 \
         .producer_expiration_ms = 86400000, .producer_check_ms = 600000, .waiting_parts_max = 10000,                    \
         .offsets_partitions = 50, .offsets_segment_bytes = 104857600, .groups = CNK_COORD_SETTINGS_INIT                    \
@@ -686,11 +686,11 @@ typedef struct cnk_shard_budget {
 
 typedef struct cnk_shard_stats {
     uint64_t produce_parts, produce_bytes, produce_records, fetch_parts, fetch_bytes, fetch_cold_bytes;
-    uint64_t fetch_ahead_bytes; /* of the cold ones: had been read before they were asked for */
+    uint64_t fetch_ahead_bytes; /* of the cold ones: were being read, or had been, when they were asked for */
     uint64_t stored_records; /* committed */
     uint64_t partitions, connections, producers, waiting_parts, waiting_fetches, pinned_bytes, cold_bytes;
     uint64_t producers_evicted; /* over a cap: forgotten before their time */
-    cnk_shard_budget pinned, cold; /* bytes: hot ones that answers hold, buffers of cold reads */
+    cnk_shard_budget pinned, cold; /* bytes: hot ones that answers hold, those read from files */
     cnk_shard_budget waiting;      /* parts: that wait for room or a conversion */
     cnk_coord_stats groups;
     cnk_latency_counts produce_latency, fetch_latency; /* from an operation's start until it is done */

@@ -6,7 +6,7 @@
  *                      cut to max_bytes ──cold──► READING ──► DONE ──_end──► RELEASING ──► freed
  *                                              old format └──► CONVERTING ──┘
  *
- * Cold buffers are capped for the shard: a fetch that does not get room waits in order, and answers empty at its
+ * What is read from files is capped for the shard: a fetch that does not get room waits in order, and answers empty at its
  * deadline.
  *
  * Owner: the caller's shard. */
@@ -25,8 +25,8 @@ static void collect_all(cnk_fetch_run *run);
 static void advance(cnk_fetch_run *run);
 static bool enough(const cnk_fetch_run *run);
 static void finish(cnk_fetch_run *run);
-static uint64_t cut(cnk_fetch_run *run);
-static uint64_t room_wanted(cnk_fetch_run *run);
+static void cut(cnk_fetch_run *run);
+static uint64_t conversion_room(const cnk_fetch_run *run);
 static uint64_t cut_part(cnk_fetch_run *run, cnk_fetch_part *part, uint64_t left, bool must);
 static uint32_t trim_hot(cnk_fetch_group *g, cnk_fetch_want *w, uint32_t limit);
 static bool cold_begin(cnk_fetch_run *run);
@@ -158,7 +158,7 @@ static void run_free(cnk_fetch_run *run) {
     for (size_t i = 0; i < run->group_count; i++) {
         cnk_fetch_group *g = &run->groups[i];
         cnk_list_remove(&g->woken_node);
-        for (size_t w = 0; w < g->want_count; w++) cnk_rope_release(&g->wants[w].read.rope);
+        for (size_t w = 0; w < g->want_count; w++) cnk_cold_give_back(&g->wants[w]);
         cnk_free(g->wants);
         cnk_free(g->slices);
         cnk_free(g->slabs);
@@ -202,7 +202,10 @@ static int assign(cnk_fetch_run *run) {
     }
     /* Now the arrays of wants stay where they are. */
     for (size_t g = 0; g < run->group_count; g++)
-        for (size_t i = 0; i < run->groups[g].want_count; i++) cnk_list_init(&run->groups[g].wants[i].armed);
+        for (size_t i = 0; i < run->groups[g].want_count; i++) {
+            cnk_list_init(&run->groups[g].wants[i].armed);
+            cnk_list_init(&run->groups[g].wants[i].cold_node);
+        }
     return 0;
 }
 
@@ -214,7 +217,6 @@ static int add_want(cnk_fetch_group *g, cnk_fetch_part *part, uint64_t stream) {
                                                  .offset = part->offset,
                                                  .bytes_max = part->bytes_max,
                                                  .leader_epoch = part->leader_epoch,
-                                                 .read.rope = CNK_ROPE_INIT(g->home->read_pool),
                                                  .group = g};
     return 0;
 }
@@ -292,8 +294,7 @@ static void finish(cnk_fetch_run *run) {
     run->waiting = false;
     run->finishing = true;
     if (!run->canceled) {
-        run->cold_reserved = room_wanted(run);
-        if (run->cold_reserved > 0 && !cold_begin(run)) return;
+        if (!cold_begin(run)) return;
         if (run->jobs > 0) return;
     }
     complete(run);
@@ -301,11 +302,10 @@ static void finish(cnk_fetch_run *run) {
 
 /* ---- cutting to max_bytes (KIP-74) ------------------------------------------------------------------------------- */
 
-/* In the order of the request, from `first` on; the first partition that has data is served whatever its size. Gives
- * the bytes that cold reads may take. */
-static uint64_t cut(cnk_fetch_run *run) {
+/* In the order of the request, from `first` on; the first partition that has data is served whatever its size. */
+static void cut(cnk_fetch_run *run) {
     cnk_fetch *op = run->op;
-    uint64_t left = op->bytes_max, cold = 0;
+    uint64_t left = op->bytes_max;
     bool must = !op->exact_max;
     for (size_t n = 0; n < op->part_count; n++) {
         cnk_fetch_part *part = &op->parts[(op->first + n) % op->part_count];
@@ -316,18 +316,14 @@ static uint64_t cut(cnk_fetch_run *run) {
         uint64_t used = cut_part(run, part, left, must);
         must = must && used == 0;
         left -= used < left ? used : left;
-        cold += w->allotted;
     }
-    return cold;
 }
 
-/* Cuts, and tells the memory that is needed besides what is hot: for cold reads, and a conversion of what was found. */
-static uint64_t room_wanted(cnk_fetch_run *run) {
-    uint64_t room = cut(run);
-    if (run->op->format == CNK_FETCH_AS_STORED) return room;
-    for (size_t i = 0; i < run->group_count; i++)
-        if (run->groups[i].bytes > 0) return room + CNK_FETCH_CONVERTED_BYTES;
-    return room;
+/* Room for a conversion of what was found. */
+static uint64_t conversion_room(const cnk_fetch_run *run) {
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < run->group_count; i++) bytes += run->groups[i].bytes;
+    return run->op->format != CNK_FETCH_AS_STORED && bytes > 0 ? CNK_FETCH_CONVERTED_BYTES : 0;
 }
 
 static uint64_t cut_part(cnk_fetch_run *run, cnk_fetch_part *part, uint64_t left, bool must) {
@@ -370,11 +366,12 @@ static uint32_t trim_hot(cnk_fetch_group *g, cnk_fetch_want *w, uint32_t limit) 
 
 /* ---- cold reads ------------------------------------------------------------------------------------------------- */
 
-/* False: waits for room. */
+/* Cuts, and begins to read what is cold of that. False: waits for room. */
 static bool cold_begin(cnk_fetch_run *run) {
     cnk_shard *shard = run->home;
-    if (shard->cold_bytes > 0 && shard->cold_bytes + run->cold_reserved > shard->broker->options.fetch_cold_bytes_max) {
-        run->cold_reserved = 0;
+    cut(run);
+    uint64_t conversion = conversion_room(run), room = conversion + cnk_cold_need(run);
+    if (!cnk_cold_room(shard, room)) {
         if (shard->broker->options.crowded) shard->broker->options.crowded(shard->broker->options.hook_arg, shard);
         if (!run->expired) {
             cnk_counter_add(&shard->stats.cold_refused, 1);
@@ -385,20 +382,18 @@ static bool cold_begin(cnk_fetch_run *run) {
             for (size_t i = 0; i < run->groups[g].want_count; i++) run->groups[g].wants[i].allotted = 0;
         return true;
     }
-    shard->cold_bytes += run->cold_reserved;
-    cnk_counter_add(&shard->stats.cold_bytes, run->cold_reserved);
-    cnk_fetch_cold_start(run);
+    run->reserved = conversion;
+    cnk_cold_reserve(shard, conversion);
+    cnk_cold_start(run);
     return true;
 }
 
-void cnk_fetch_cold_finished(cnk_fetch_run *run, cnk_fetch_want *w) {
-    cnk_counter_add(&run->home->stats.fetch_cold_bytes, w->read.rope.len);
-    cnk_ahead_follow(w);
+void cnk_fetch_cold_finished(cnk_fetch_run *run) {
     if (--run->jobs > 0) return;
     bool moved = false;
     for (size_t g = 0; g < run->group_count; g++)
         for (size_t i = 0; i < run->groups[g].want_count; i++)
-            moved |= run->groups[g].wants[i].allotted > 0 && run->groups[g].wants[i].read.code == CHRONIK_ENOTFOUND;
+            moved |= run->groups[g].wants[i].allotted > 0 && run->groups[g].wants[i].cold_code == CHRONIK_ENOTFOUND;
     if (moved && !run->retried && !run->canceled) {
         run->retried = true;
         cold_return(run);
@@ -411,20 +406,16 @@ void cnk_fetch_cold_finished(cnk_fetch_run *run, cnk_fetch_want *w) {
 }
 
 static void cold_return(cnk_fetch_run *run) {
-    cnk_shard *shard = run->home;
-    bool cold = run->cold_reserved > 0;
-    shard->cold_bytes -= run->cold_reserved;
-    cnk_counter_sub(&shard->stats.cold_bytes, run->cold_reserved);
-    run->cold_reserved = 0;
+    cnk_cold_unreserve(run->home, run->reserved);
+    run->reserved = 0;
     for (size_t g = 0; g < run->group_count; g++)
-        for (size_t i = 0; i < run->groups[g].want_count; i++) cnk_rope_release(&run->groups[g].wants[i].read.rope);
-    if (cold) cnk_fetch_pool_trim_later(shard);
+        for (size_t i = 0; i < run->groups[g].want_count; i++) cnk_cold_give_back(&run->groups[g].wants[i]);
 }
 
 /* One that still reads, or has just done so, will want the memory again. */
 static void on_pool_idle(cnk_deadline *deadline) {
     cnk_shard *shard = CNK_CONTAINER(deadline, cnk_shard, read_pool_trim);
-    if (shard->cold_bytes + shard->ahead_bytes > 0)
+    if (shard->cold_bytes > 0)
         cnk_fetch_pool_trim_later(shard);
     else
         cnk_rope_pool_trim(shard->read_pool);
@@ -470,8 +461,8 @@ static void give_answers(cnk_fetch_run *run) {
         part->error = run->canceled ? CHRONIK_ECANCELED : w->error;
         part->leader_id = w->leader_id;
         part->leader_epoch_now = w->leader_epoch_now;
-        if (part->error == 0 && w->allotted > 0 && w->read.code != 0 && w->read.code != CHRONIK_ENOTFOUND)
-            part->error = w->read.code == CHRONIK_ENOMEM ? CHRONIK_ENOMEM : CHRONIK_ESTORAGE;
+        if (part->error == 0 && w->allotted > 0 && w->cold_code != 0 && w->cold_code != CHRONIK_ENOTFOUND)
+            part->error = w->cold_code == CHRONIK_ENOMEM ? CHRONIK_ENOMEM : CHRONIK_ESTORAGE;
         if (part->error != 0) continue;
         part->high_watermark = w->high_watermark;
         part->last_stable_offset = w->last_stable;
@@ -480,10 +471,10 @@ static void give_answers(cnk_fetch_run *run) {
             part->slices = &g->slices[w->slice_first];
             part->slice_count = w->slice_count;
             part->bytes = w->slice_count ? w->hot_bytes : 0;
-        } else if (w->allotted > 0 && w->read.rope.len > 0) {
-            part->slices = w->read.rope.slices;
-            part->slice_count = w->read.rope.slice_count;
-            part->bytes = (uint32_t)w->read.rope.len;
+        } else if (w->allotted > 0) {
+            part->slices = w->cold_slices;
+            part->slice_count = w->cold_slice_count;
+            part->bytes = w->cold_len;
         }
         w->given = part->bytes;
         op->bytes += part->bytes;
@@ -505,10 +496,13 @@ static void release(cnk_fetch_run *run) {
     }
     bool empty = --run->releasing == 0;
     if (empty) run_free(run);
-    while (!cnk_list_empty(&shard->cold_waiting)) { /* there may be room now */
+    cnk_fetch_admit(shard);
+}
+
+void cnk_fetch_admit(cnk_shard *shard) {
+    while (!cnk_list_empty(&shard->cold_waiting)) {
         cnk_fetch_run *next = CNK_CONTAINER(shard->cold_waiting.next, cnk_fetch_run, cold_node);
         cnk_list_remove(&next->cold_node);
-        next->cold_reserved = room_wanted(next);
         if (!cold_begin(next)) { /* at the end of the list again: it was the first */
             cnk_list_remove(&next->cold_node);
             cnk_list_push_front(&shard->cold_waiting, &next->cold_node);

@@ -24,6 +24,7 @@
 
 typedef struct cnk_fetch_run cnk_fetch_run;
 typedef struct cnk_fetch_group cnk_fetch_group;
+typedef struct cnk_extent cnk_extent; /* fetch_cold.c */
 
 typedef struct file_piece { /* batches that lie in a WAL file */
     uint64_t pos;
@@ -68,11 +69,19 @@ typedef struct cnk_fetch_want {
     cnk_list armed; /* in the partition's list */
     cnk_fetch_group *group;
     uint32_t given; /* bytes that were answered; the owner counts them when it is released */
-    /* the reading job */
+    /* from files: asked */
     uint32_t allotted;
     bool one_always;
-    bool sequential; /* begins where an earlier fetch ended */
-    cnk_cold_read read;
+    bool sequential;    /* begins where an earlier fetch ended */
+    cnk_list cold_node; /* in extent->wants, while it waits */
+    /* answered; the slices are the extent's, or cut from it */
+    int cold_code;
+    cnk_extent *extent;
+    const struct iovec *cold_slices;
+    struct iovec *cold_cut;
+    size_t cold_slice_count;
+    uint32_t cold_len;
+    int64_t cold_next; /* the offset behind it */
 } cnk_fetch_want;
 
 struct cnk_fetch_group {
@@ -110,7 +119,7 @@ struct cnk_fetch_run {
     cnk_deadline deadline;
     uint64_t begun_ns;
     size_t collecting, jobs, releasing;
-    uint64_t cold_reserved; /* with the room for a conversion */
+    uint64_t reserved; /* room for a conversion */
     struct cnk_fetch_conversion *conversion; /* NULL: none */
     bool starting, waiting, expired, canceled, finishing, retried, done, part_error;
 };
@@ -127,14 +136,16 @@ void cnk_fetch_collected(chronik_post *post);
 void cnk_fetch_wake(chronik_post *post);
 void cnk_fetch_released(chronik_post *post);
 void cnk_fetch_pool_trim_later(cnk_shard *shard);
-/* fetch_cold.c */
+void cnk_fetch_cold_finished(cnk_fetch_run *run); /* one of its wants has got what it waited for, or an error */
+void cnk_fetch_admit(cnk_shard *shard);           /* there may be room for those who wait for it */
+/* fetch_read.c */
 void cnk_cold_read_start(cnk_cold_read *read, const chronik_loop *loop, void (*done)(chronik_job *job));
-void cnk_fetch_cold_start(cnk_fetch_run *run);
-void cnk_fetch_cold_want(cnk_fetch_want *want);                         /* reads what the want was allotted */
-void cnk_fetch_cold_finished(cnk_fetch_run *run, cnk_fetch_want *want); /* fetch.c */
-/* fetch_ahead.c */
-typedef enum cnk_ahead_answer { CNK_AHEAD_NONE, CNK_AHEAD_TAKEN, CNK_AHEAD_COMES } cnk_ahead_answer;
-cnk_ahead_answer cnk_ahead_take(cnk_fetch_want *want); /* COMES: cnk_fetch_cold_finished is called, or cnk_fetch_cold_want */
-void cnk_ahead_follow(const cnk_fetch_want *want);     /* it has been read */
+/* fetch_cold.c */
+uint64_t cnk_cold_need(const cnk_fetch_run *run);          /* bytes that it would read */
+bool cnk_cold_room(cnk_shard *home, uint64_t bytes);       /* makes it; false: there is none while others hold theirs */
+void cnk_cold_reserve(cnk_shard *home, uint64_t bytes);    /* for what is no extent */
+void cnk_cold_unreserve(cnk_shard *home, uint64_t bytes);
+void cnk_cold_start(cnk_fetch_run *run);                   /* for each want that waits, cnk_fetch_cold_finished comes */
+void cnk_cold_give_back(cnk_fetch_want *want);
 
 #endif

@@ -3,7 +3,7 @@
  * The answer's batches are converted part by part (record/message_set.h), in the order in which the parts are served, by
  * a job, in turn with the other conversions (convert.c). No more than CNK_FETCH_CONVERTED_BYTES come out but for the
  * answer's first batch, which is converted whatever its size: what is left out is asked for again, for the next pass.
- * Room for that counts as that of cold reads (fetch.c), until the answer is given back.
+ * Room for that counts as that of cold reads, until the answer is given back.
  *
  * A batch that cannot be converted (zstd, records that do not decompress) ends its part's answer; it is told as the
  * part's error where it comes first.
@@ -28,24 +28,16 @@ typedef struct cnk_fetch_conversion {
     piece *pieces;      /* one for each part */
 } cnk_fetch_conversion;
 
-/* A place in a part's slices. */
-typedef struct cursor {
-    const struct iovec *slices;
-    size_t count, slice, at;
-    size_t left;
-} cursor;
-
 static int64_t step(chronik_job *job);
 static void done(chronik_job *job);
 static int convert_part(cnk_fetch_conversion *c, const cnk_fetch_part *part);
-static int next_batch(cursor *at, cnk_writer *scratch, cnk_batch *ret_batch);
-static void copy_out(cursor *at, size_t len, uint8_t *to);
+static int next_batch(cnk_slices *at, cnk_writer *scratch, cnk_batch *ret_batch);
 static void leave_out(cnk_fetch *op, int error);
 
 bool cnk_fetch_convert_begin(cnk_fetch_run *run) {
     cnk_fetch *op = run->op;
     if (op->bytes == 0) return false;
-    if (run->cold_reserved == 0) { /* there was no room in time */
+    if (run->reserved == 0) { /* there was no room in time */
         leave_out(op, 0);
         return false;
     }
@@ -126,7 +118,7 @@ static void done(chronik_job *job) {
 static int convert_part(cnk_fetch_conversion *c, const cnk_fetch_part *part) {
     const unsigned format = c->run->op->format == CNK_FETCH_FORMAT_0 ? 0 : 1;
     const size_t start = c->out.len;
-    cursor at = {part->slices, part->slice_count, 0, 0, part->bytes};
+    cnk_slices at = {part->slices, 0, part->bytes};
     while (at.left > 0 && c->out.len < CNK_FETCH_CONVERTED_BYTES) {
         const size_t before = c->out.len;
         cnk_batch batch;
@@ -143,43 +135,23 @@ static int convert_part(cnk_fetch_conversion *c, const cnk_fetch_part *part) {
     return 0;
 }
 
-static int next_batch(cursor *at, cnk_writer *scratch, cnk_batch *ret_batch) {
+static int next_batch(cnk_slices *at, cnk_writer *scratch, cnk_batch *ret_batch) {
     uint8_t head[12];
-    cursor look = *at;
+    cnk_slices look = *at;
     if (at->left < sizeof head) return CHRONIK_ECORRUPTMESSAGE;
-    copy_out(&look, sizeof head, head);
+    cnk_slices_copy(&look, head, sizeof head);
     const uint64_t len = sizeof head + (uint64_t)cnk_load_be32(head + 8);
     if (len > at->left) return CHRONIK_ECORRUPTMESSAGE;
-    while (at->at == at->slices[at->slice].iov_len) at->slice++, at->at = 0;
-    const uint8_t *data = (const uint8_t *)at->slices[at->slice].iov_base + at->at;
-    if (len <= at->slices[at->slice].iov_len - at->at) {
-        at->at += (size_t)len;
-        at->left -= (size_t)len;
+    while (at->at == at->slices->iov_len) at->slices++, at->at = 0;
+    const uint8_t *data = (const uint8_t *)at->slices->iov_base + at->at;
+    if (len <= at->slices->iov_len - at->at) {
+        cnk_slices_copy(at, NULL, (size_t)len);
     } else {
         scratch->len = 0;
         const int rc = cnk_writer_reserve(scratch, (size_t)len);
         if (rc) return rc;
-        copy_out(at, (size_t)len, scratch->data);
+        cnk_slices_copy(at, scratch->data, (size_t)len);
         data = scratch->data;
     }
     return cnk_batch_parse(data, (size_t)len, ret_batch);
-}
-
-/* The next `len` bytes, which are there. */
-static void copy_out(cursor *at, size_t len, uint8_t *to) {
-    at->left -= len;
-    while (len > 0) {
-        const struct iovec *slice = &at->slices[at->slice];
-        size_t n = slice->iov_len - at->at;
-        if (n == 0) {
-            at->slice++;
-            at->at = 0;
-            continue;
-        }
-        n = n < len ? n : len;
-        memcpy(to, (const uint8_t *)slice->iov_base + at->at, n);
-        at->at += n;
-        to += n;
-        len -= n;
-    }
 }

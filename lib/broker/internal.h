@@ -18,8 +18,9 @@
 #define CNK_OLD_DECOMPRESSED_MAX (CNK_PRODUCE_DECOMPRESSED_MAX / 2) /* where it is held in two forms: message sets */
 #define CNK_RETRY_MS 100                                   /* between attempts at what must not be given up */
 #define CNK_NOTICE_TEXT 256
-#define CNK_AHEAD_KEEP_MS 2000 /* what was read ahead waits so long for its reader */
-#define CNK_AHEAD_MAX 1024     /* places noted for reading ahead, for each shard */
+#define CNK_COLD_KEEP_MS 2000   /* what has been read waits so long for readers that are behind it */
+#define CNK_COLD_STREAMS_MAX 1024 /* partitions whose cold readers are known, for each shard */
+#define CNK_COLD_READERS_MAX 64   /* places where they go on, in each partition */
 #define CNK_READ_POOL_IDLE_MS 5000 /* after it, without cold reads, their memory goes back to the system */
 
 typedef struct cnk_publisher cnk_publisher; /* shard 0's; publish.c */
@@ -83,19 +84,20 @@ struct cnk_shard {
     cnk_list fetches;                 /* runs that have not been given back */
     cnk_list fetches_woken;           /* groups of this shard's own fetches */
     cnk_list watchers_due;            /* of this shard, with watches that have fired */
-    cnk_list cold_waiting;            /* runs that wait for room for cold reads */
+    cnk_list cold_waiting;            /* runs that wait for room for what they read from files */
     cnk_list conversions_waiting;     /* turns: of batches of partitions that this shard owns, of its fetches */
     size_t conversions;
     cnk_list cutting;         /* delete records parts whose cut is not durable yet, on the owner */
     cnk_list lookups_waiting; /* list offsets parts that wait for a job, on the owner */
-    size_t lookups, cold_bytes, pinned_bytes;
+    size_t lookups, pinned_bytes;
     cnk_rope_pool *read_pool;  /* memory of cold reads */
     cnk_deadline read_pool_trim; /* set while the pool may keep memory */
-    cnk_list aheads;             /* what is read ahead, or may be: fetch_ahead.c */
-    cnk_map aheads_by_place;
-    size_t ahead_count, aheads_reading;
-    uint64_t ahead_bytes;
-    cnk_deadline aheads_expire;
+    /* what has been read from files: fetch_cold.c */
+    cnk_list extents, cold_streams;
+    cnk_map cold_stream_of;
+    size_t extents_reading;
+    uint64_t cold_bytes, cold_pinned, cold_ahead; /* all; of these, pinned; of these and others, given to nobody yet */
+    cnk_deadline cold_expire;
 
     cnk_list expiry; /* every partition; those at the front have not been looked at in this round */
     uint32_t expiry_round;
@@ -185,8 +187,8 @@ void cnk_fetch_moved(cnk_partition *p);
 void cnk_fetch_flush(cnk_shard *shard);
 void cnk_watch_moved(cnk_partition *p);
 void cnk_watch_flush(cnk_shard *shard);
-void cnk_ahead_stop(cnk_shard *shard);
-void cnk_ahead_close(cnk_shard *shard);
+void cnk_cold_stop(cnk_shard *shard);
+void cnk_cold_close(cnk_shard *shard);
 void cnk_fetch_stop(cnk_shard *shard);
 void cnk_fetch_close(cnk_shard *shard);
 void cnk_list_offsets_flush(cnk_shard *shard);

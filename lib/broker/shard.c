@@ -44,7 +44,8 @@ int cnk_shard_open(cnk_broker *broker, size_t index, chronik_error *err) {
                                &shard->admin_runs,      &shard->conversions_waiting,
                                &shard->cutting,         &shard->watchers_due,
                                &shard->expiry,          &shard->coords,
-                               &shard->group_calls,     &shard->aheads};
+                               &shard->group_calls,     &shard->extents,
+                               &shard->cold_streams};
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) cnk_list_init(lists[i]);
     int rc = shard->loop->ops->timer_new(shard->loop->self, on_timer, shard, &shard->timer);
     if (rc == 0 && (shard->read_pool = cnk_rope_pool_new(broker->options.fetch_cold_bytes_max)) == NULL)
@@ -82,7 +83,7 @@ void cnk_shard_close(cnk_shard *shard) {
     shard->closing = true;
     cnk_admin_close(shard);
     cnk_fetch_close(shard);
-    cnk_ahead_close(shard);
+    cnk_cold_close(shard);
     for (size_t it = 0; (p = cnk_map_next(&shard->partitions, &it)) != NULL;) cnk_partition_free(p);
     cnk_map_free(&shard->partitions);
     cnk_coord_shard_free(shard->coord_shard);
@@ -158,7 +159,7 @@ void cnk_shard_stats_get(cnk_shard *shard, cnk_shard_stats *ret) {
     const cnk_broker_options *o = &shard->broker->options;
     ret->pinned = (cnk_shard_budget){o->fetch_pinned_bytes_max, ret->pinned_bytes,
                                      cnk_counter_get(&shard->stats.pinned_refused)};
-    ret->cold = (cnk_shard_budget){o->fetch_cold_bytes_max + o->fetch_ahead_bytes_max, ret->cold_bytes,
+    ret->cold = (cnk_shard_budget){o->fetch_cold_bytes_max, ret->cold_bytes,
                                    cnk_counter_get(&shard->stats.cold_refused)};
     ret->waiting =
         (cnk_shard_budget){o->waiting_parts_max, ret->waiting_parts, cnk_counter_get(&shard->stats.parts_refused)};

@@ -79,7 +79,7 @@ static const plain_metric plain[] = {
     COUNTER("chronik_fetched_bytes_total", broker.fetch_bytes, "Bytes of record batches served."),
     COUNTER("chronik_fetched_cold_bytes_total", broker.fetch_cold_bytes, "Of these, bytes that were read from files."),
     COUNTER("chronik_fetched_ahead_bytes_total", broker.fetch_ahead_bytes,
-            "Of these, bytes that had been read ahead."),
+            "Of these, bytes that had been read already: ahead, or for another consumer."),
     COUNTER("chronik_received_bytes_total", received_bytes, "Bytes received from Kafka clients."),
     COUNTER("chronik_sent_bytes_total", sent_bytes, "Bytes sent to Kafka clients."),
     /* connections */

@@ -512,6 +512,31 @@ END_TEST
 
 /* ---- ropes ---- */
 
+START_TEST(slices_are_copied_and_cut_at_any_place) {
+    uint8_t bytes[30], copy[30];
+    for (uint8_t i = 0; i < 30; i++) bytes[i] = i;
+    const struct iovec slices[] = {{bytes, 7}, {bytes + 7, 0}, {bytes + 7, 13}, {bytes + 20, 10}};
+    for (size_t from = 0; from <= 30; from++)
+        for (size_t len = 0; len <= 30 - from; len++) {
+            struct iovec cut[4];
+            cnk_slices at = {slices, 0, 30};
+            cnk_slices_copy(&at, NULL, from);
+            cnk_slices again = at;
+            cnk_slices_copy(&at, copy, len);
+            ck_assert_int_eq(memcmp(copy, bytes + from, len), 0);
+            ck_assert_uint_eq(at.left, 30 - from - len);
+            size_t count = cnk_slices_cut(&again, len, cut), sum = 0;
+            for (size_t i = 0; i < count; i++) {
+                ck_assert_ptr_eq(cut[i].iov_base, bytes + from + sum);
+                ck_assert_uint_gt(cut[i].iov_len, 0);
+                sum += cut[i].iov_len;
+            }
+            ck_assert_uint_eq(sum, len);
+            ck_assert_uint_eq(again.left, at.left);
+        }
+}
+END_TEST
+
 START_TEST(ropes_keep_what_was_added_and_give_their_memory_back) {
     cnk_rope_pool *pool = cnk_rope_pool_new(3 << 20);
     ck_assert_ptr_nonnull(pool);
@@ -627,6 +652,7 @@ int main(void) {
     tcase_add_test(t, ranges_are_kept_and_filled);
     tcase_add_test(t, uuids_have_kafkas_text);
     tcase_add_test(t, made_uuids_are_version_4_and_no_option);
+    tcase_add_test(t, slices_are_copied_and_cut_at_any_place);
     tcase_add_test(t, ropes_keep_what_was_added_and_give_their_memory_back);
     tcase_add_test(t, latencies_find_their_bucket);
     tcase_add_test(t, sizes_find_their_bucket);

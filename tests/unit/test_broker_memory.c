@@ -155,7 +155,10 @@ START_TEST(test_reads) {
         cnk_shard_stats stats;
         cnk_shard_stats_get(cnk_broker_shard(w.broker, 0), &stats);
         ck_assert_uint_eq(stats.pinned_bytes, 0);
-        ck_assert_uint_eq(stats.cold_bytes, 0);
+        while (stats.cold_bytes > 0) { /* kept for a reader that got half of it */
+            ck_assert_int_eq(fetch_from(&w, 0, "t", 0, 30, 1, 0).error, 0);
+            cnk_shard_stats_get(cnk_broker_shard(w.broker, 0), &stats);
+        }
         world_reopen(&w);
     }
     ck_assert_int_gt(failures, 10);

@@ -302,14 +302,16 @@ START_TEST(test_small_answers_hold_little) {
 }
 END_TEST
 
-static uint64_t read_ahead_bytes(void) {
+/* The first loop runs while the test waits for something; reads nothing. */
+static void loop_a_while(int64_t end) { (void)fetch_from(&w, 0, "t", 0, end, 1, 0); }
+
+enum { OLD_BATCHES = 300 };
+
+static cnk_shard_stats stats_of_first(void) {
     cnk_shard_stats stats;
     cnk_shard_stats_get(cnk_broker_shard(w.broker, 0), &stats);
-    return stats.fetch_ahead_bytes;
+    return stats;
 }
-
-/* The first loop runs while the test waits for something. */
-static void loop_a_while(void) { (void)fetch_from(&w, 0, "t", 0, 0, 1, 0); }
 
 /* Partition 0 from the front to the end, 100,000 bytes at a time; gives the bytes read. */
 static uint64_t read_through(int64_t count) {
@@ -325,42 +327,127 @@ static uint64_t read_through(int64_t count) {
     return bytes;
 }
 
-/* Who reads old data from front to back gets most of it from what was read ahead, from WAL files and from packs; who does
- * not, or where it is turned off, gets none. What nobody comes for gives its memory back. */
-START_TEST(test_reading_ahead) {
-    world_new(&w, _i ? 3 : 1);
+/* 300 batches of 20,000 bytes in partition 0, all in sealed files or in packs, and nothing in memory. */
+static void world_of_old_data(size_t shards, bool packs) {
+    world_new(&w, shards);
     world_close(&w);
     w.wal_options.file_bytes = 1u << 20;
     w.wal_options.budget_bytes = 64u << 20;
-    w.with_tier = _i;
+    w.with_tier = packs;
     world_open(&w);
     ck_assert_int_eq(create(&w, "t", 1), 0);
-    for (int i = 0; i < 300; i += MANY / 4) {
+    for (int i = 0; i < OLD_BATCHES; i += MANY / 4) {
         for (int k = 0; k < MANY / 4; k++) send(&many[k], 0, "t", 0, 1, no_producer, 20000, 600000);
         for (int k = 0; k < MANY / 4; k++) ck_assert_int_eq(await(&many[k]), 0);
     }
-    world_reopen(&w); /* nothing is in memory, and everything in sealed files */
+    world_reopen(&w);
     cnk_tier_stats tier = {.files_waiting = 1};
-    while (_i && tier.files_waiting > 0) {
-        loop_a_while();
+    while (packs && tier.files_waiting > 0) {
+        loop_a_while(OLD_BATCHES);
         cnk_tier_stats_get(w.tier, &tier);
     }
-    int64_t count = fetch_from(&w, 0, "t", 0, 0, 1, 0).high_watermark;
-    ck_assert_int_eq(fetch_from(&w, 0, "t", 0, 0, 0, 0).first, 0); /* no limit is too low for the first batch */
-    uint64_t bytes = read_through(count), ahead = read_ahead_bytes();
+}
+
+/* Who reads old data from front to back gets most of it from what was read ahead, from WAL files and from packs; who does
+ * not, or where it is turned off, gets none. What nobody comes for gives its memory back. */
+START_TEST(test_reading_ahead) {
+    const int64_t count = OLD_BATCHES;
+    world_of_old_data(_i ? 3 : 1, _i);
+    uint64_t bytes = read_through(count), ahead = stats_of_first().fetch_ahead_bytes;
     ck_assert_uint_gt(ahead, bytes / 2);
     for (int64_t offset = count - 1; offset >= 0; offset -= 7)
         ck_assert_int_eq(fetch_from(&w, 0, "t", 0, offset, 100000, 0).first, offset);
-    ck_assert_uint_eq(read_ahead_bytes(), ahead);
-    cnk_shard_stats stats;
-    do {
-        loop_a_while();
-        cnk_shard_stats_get(cnk_broker_shard(w.broker, 0), &stats);
-    } while (stats.cold_bytes > 0);
+    ck_assert_uint_eq(stats_of_first().fetch_ahead_bytes, ahead);
+    ck_assert_int_eq(fetch_from(&w, 0, "t", 0, 0, 0, 0).first, 0); /* no limit is too low for the first batch */
+    while (stats_of_first().cold_bytes > 0) loop_a_while(count);
     w.options.fetch_ahead_bytes_max = 0;
     world_reopen(&w);
     ck_assert_uint_eq(read_through(count), bytes);
-    ck_assert_uint_eq(read_ahead_bytes(), 0);
+    ck_assert_uint_eq(stats_of_first().fetch_ahead_bytes, 0);
+    world_free(&w);
+}
+END_TEST
+
+/* Several who read the same read it once, wherever they begin and however much each of them asks for, as long as none falls far
+ * behind. Only the first reader's first answer is read for him alone. */
+START_TEST(test_readers_share) {
+    enum { READERS = 5 };
+    static const uint32_t limits[READERS] = {100000, 70000, 100000, 60001, 100000};
+    int64_t at[READERS] = {0, 0, 3, 1, 2};
+    uint64_t bytes = 0;
+    world_of_old_data(1, _i);
+    for (bool more = true; more;) {
+        more = false;
+        for (int r = 0; r < READERS; r++) {
+            if (at[r] >= OLD_BATCHES) continue;
+            fetched f = fetch_from(&w, 0, "t", 0, at[r], limits[r], 0);
+            ck_assert_int_eq(f.error, 0);
+            ck_assert_int_eq(f.first, at[r]);
+            ck_assert(f.bytes <= limits[r] && f.records > 0);
+            at[r] = f.next;
+            bytes += f.bytes;
+            more = true;
+        }
+    }
+    cnk_shard_stats stats = stats_of_first();
+    ck_assert_uint_eq(stats.fetch_cold_bytes, bytes);
+    ck_assert_uint_gt(stats.fetch_ahead_bytes, bytes * 95 / 100);
+    if (_i) {
+        cnk_tier_stats tier;
+        cnk_tier_stats_get(w.tier, &tier);
+        ck_assert_uint_lt(tier.cold_bytes, bytes / READERS * 12 / 10);
+    }
+    while (stats_of_first().cold_bytes > 0) loop_a_while(OLD_BATCHES);
+    world_free(&w);
+}
+END_TEST
+
+static void hold(held *h, int64_t offset, uint32_t limit) {
+    h->part = (cnk_fetch_part){.topic = text("t"), .leader_epoch = -1, .offset = offset, .bytes_max = limit};
+    h->op = (cnk_fetch){.min_bytes = 1, .bytes_max = limit, .parts = &h->part, .part_count = 1};
+    call_begin(&w, 0, &h->c, fetch_start, &h->op);
+}
+
+static void let_go(held *h) {
+    call e;
+    call_begin(&w, 0, &e, fetch_end_start, &h->op);
+    call_wait(&e);
+}
+
+/* Two who ask at the same time wait for one read, and are answered from the same memory, which stays until both have let go;
+ * what does not fit for one is left out. What is held is never given up for what others want; what is only kept is. */
+START_TEST(test_shared_memory_stays_and_is_limited) {
+    static held a, b, c;
+    world_of_old_data(1, _i);
+    hold(&a, 0, 200000);
+    hold(&b, 0, 200000);
+    hold(&c, 0, 110000);
+    ck_assert_int_eq(call_wait(&a.c) + call_wait(&b.c) + call_wait(&c.c), 0);
+    ck_assert_ptr_eq(a.part.slices[0].iov_base, b.part.slices[0].iov_base);
+    ck_assert_ptr_eq(a.part.slices[0].iov_base, c.part.slices[0].iov_base);
+    ck_assert_uint_eq(a.part.bytes, b.part.bytes);
+    ck_assert_uint_le(c.part.bytes, 110000);
+    ck_assert_uint_gt(c.part.bytes, 80000);
+    ck_assert_uint_eq(stats_of_first().cold_bytes, a.part.bytes); /* counted once */
+    let_go(&a);
+    let_go(&c);
+    ck_assert_int_eq(read_part(&b.part).first, 0);
+    let_go(&b);
+
+    world_close(&w);
+    w.options.fetch_cold_bytes_max = 250000;
+    world_open(&w);
+    hold(&a, 0, 200000);
+    ck_assert_int_eq(call_wait(&a.c), 0);
+    ck_assert_uint_eq(fetch_from(&w, 0, "t", 0, 50, 200000, 0).bytes, 0); /* no room, no time to wait */
+    ck_assert_uint_gt(fetch_from(&w, 0, "t", 0, 0, 200000, 0).bytes, 0);  /* needs none */
+    ck_assert_int_eq(read_part(&a.part).first, 0);
+    let_go(&a);
+    (void)fetch_from(&w, 0, "t", 0, 0, 60000, 0);
+    for (int64_t offset = OLD_BATCHES - 10; offset > 10; offset -= 7) { /* kept for the one at 3, as long as there is room */
+        ck_assert_int_eq(fetch_from(&w, 0, "t", 0, offset, 100000, 0).first, offset);
+        ck_assert_uint_le(stats_of_first().cold_bytes, 250000);
+    }
     world_free(&w);
 }
 END_TEST
@@ -588,6 +675,8 @@ static Suite *suite(void) {
     tcase_add_loop_test(tc, test_cold_reads, 0, 2);
     tcase_add_test(tc, test_small_answers_hold_little);
     tcase_add_loop_test(tc, test_reading_ahead, 0, 2);
+    tcase_add_loop_test(tc, test_readers_share, 0, 2);
+    tcase_add_loop_test(tc, test_shared_memory_stays_and_is_limited, 0, 2);
     tcase_add_loop_test(tc, test_fetch_limits, 0, 2);
     tcase_add_loop_test(tc, test_conversion, 0, 2);
     tcase_add_loop_test(tc, test_large_batches_are_opened_aside, 0, 2);
