@@ -25,7 +25,7 @@ static void collect_all(cnk_fetch_run *run);
 static void advance(cnk_fetch_run *run);
 static bool enough(const cnk_fetch_run *run);
 static void finish(cnk_fetch_run *run);
-static void cut(cnk_fetch_run *run);
+static bool cut(cnk_fetch_run *run);
 static uint64_t conversion_room(const cnk_fetch_run *run);
 static uint64_t cut_part(cnk_fetch_run *run, cnk_fetch_part *part, uint64_t left, bool must);
 static uint32_t trim_hot(cnk_fetch_group *g, cnk_fetch_want *w, uint32_t limit);
@@ -158,7 +158,6 @@ static void run_free(cnk_fetch_run *run) {
     for (size_t i = 0; i < run->group_count; i++) {
         cnk_fetch_group *g = &run->groups[i];
         cnk_list_remove(&g->woken_node);
-        for (size_t w = 0; w < g->want_count; w++) cnk_cold_give_back(&g->wants[w]);
         cnk_free(g->wants);
         cnk_free(g->slices);
         cnk_free(g->slabs);
@@ -302,10 +301,12 @@ static void finish(cnk_fetch_run *run) {
 
 /* ---- cutting to max_bytes (KIP-74) ------------------------------------------------------------------------------- */
 
-/* In the order of the request, from `first` on; the first partition that has data is served whatever its size. */
-static void cut(cnk_fetch_run *run) {
+/* In the order of the request, from `first` on; the first partition that has data is served whatever its size. True:
+ * some of it is cold. */
+static bool cut(cnk_fetch_run *run) {
     cnk_fetch *op = run->op;
     uint64_t left = op->bytes_max;
+    bool cold = false;
     bool must = !op->exact_max;
     for (size_t n = 0; n < op->part_count; n++) {
         cnk_fetch_part *part = &op->parts[(op->first + n) % op->part_count];
@@ -316,7 +317,9 @@ static void cut(cnk_fetch_run *run) {
         uint64_t used = cut_part(run, part, left, must);
         must = must && used == 0;
         left -= used < left ? used : left;
+        cold |= w->allotted > 0;
     }
+    return cold;
 }
 
 /* Room for a conversion of what was found. */
@@ -369,9 +372,10 @@ static uint32_t trim_hot(cnk_fetch_group *g, cnk_fetch_want *w, uint32_t limit) 
 /* Cuts, and begins to read what is cold of that. False: waits for room. */
 static bool cold_begin(cnk_fetch_run *run) {
     cnk_shard *shard = run->home;
-    cut(run);
-    uint64_t conversion = conversion_room(run), room = conversion + cnk_cold_need(run);
-    if (!cnk_cold_room(shard, room)) {
+    bool cold = cut(run);
+    uint64_t conversion = conversion_room(run);
+    if (!cold && conversion == 0) return true;
+    if (!cnk_cold_room(shard, conversion + cnk_cold_need(run))) {
         if (shard->broker->options.crowded) shard->broker->options.crowded(shard->broker->options.hook_arg, shard);
         if (!run->expired) {
             cnk_counter_add(&shard->stats.cold_refused, 1);
@@ -382,6 +386,7 @@ static bool cold_begin(cnk_fetch_run *run) {
             for (size_t i = 0; i < run->groups[g].want_count; i++) run->groups[g].wants[i].allotted = 0;
         return true;
     }
+    run->cold = true;
     run->reserved = conversion;
     cnk_cold_reserve(shard, conversion);
     cnk_cold_start(run);
@@ -406,6 +411,8 @@ void cnk_fetch_cold_finished(cnk_fetch_run *run) {
 }
 
 static void cold_return(cnk_fetch_run *run) {
+    if (!run->cold) return;
+    run->cold = false;
     cnk_cold_unreserve(run->home, run->reserved);
     run->reserved = 0;
     for (size_t g = 0; g < run->group_count; g++)

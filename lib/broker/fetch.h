@@ -119,6 +119,7 @@ struct cnk_fetch_run {
     cnk_deadline deadline;
     uint64_t begun_ns;
     size_t collecting, jobs, releasing;
+    bool cold;         /* holds extents, or room */
     uint64_t reserved; /* room for a conversion */
     struct cnk_fetch_conversion *conversion; /* NULL: none */
     bool starting, waiting, expired, canceled, finishing, retried, done, part_error;
