@@ -235,6 +235,8 @@ static void consumer_start(consumption *c, int64_t offset) {
     conf_set(conf, "enable.auto.commit", "false");
     conf_set(conf, "auto.offset.reset", "error");
     conf_set(conf, "enable.partition.eof", "true");
+    /* With its default, a second's rest once its queue is full, the client is at rest for most of the time. Older ones lack it. */
+    (void)rd_kafka_conf_set(conf, "fetch.queue.backoff.ms", "1", NULL, 0);
     c->rk = client(RD_KAFKA_CONSUMER, conf);
     rd_kafka_poll_set_consumer(c->rk);
     c->q = rd_kafka_queue_get_consumer(c->rk);
