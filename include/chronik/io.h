@@ -40,6 +40,10 @@ enum {
                                 then multiples of 4096. Where it cannot, the file is opened buffered. */
 };
 
+typedef struct chronik_disk_space {
+    uint64_t total_bytes, usable_bytes; /* of the file system; usable: that this process may still write */
+} chronik_disk_space;
+
 typedef struct chronik_disk_ops {
     size_t size;
     int (*open)(void *disk, const char *path, unsigned flags, chronik_error *err, chronik_file **ret_file);
@@ -68,9 +72,12 @@ typedef struct chronik_disk_ops {
     int (*list)(void *disk, const char *path, int (*each)(void *arg, const char *name), void *arg, chronik_error *err);
     /* Takes an exclusive lock that ends with the process. EBUSY where another process has it. */
     int (*lock)(void *disk, const char *path, chronik_error *err, chronik_file **ret_file);
-    int (*space)(void *disk, const char *path, chronik_error *err, uint64_t *ret_free_bytes);
+    int (*space)(void *disk, const char *path, chronik_error *err, chronik_disk_space *ret_space);
     /* Tells the kernel that the range's cached pages are not needed any more. A hint; never fails. */
     void (*forget)(void *disk, chronik_file *file, uint64_t pos, uint64_t len);
+    /* The absolute name of what is there, for people. ENOTFOUND, ETOOLARGE: longer than the text may be. NULL: names mean
+     * nothing outside of this disk. */
+    int (*absolute)(void *disk, const char *path, char *ret_text, size_t text_size);
 } chronik_disk_ops;
 
 /* ---- sockets ---------------------------------------------------------------------------------------------------- */

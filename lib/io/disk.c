@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -331,7 +332,7 @@ static int posix_lock(void *self, const char *path, chronik_error *err, chronik_
     return file_new(path, fd, err, ret_file);
 }
 
-static int posix_space(void *self, const char *path, chronik_error *err, uint64_t *ret_free_bytes) {
+static int posix_space(void *self, const char *path, chronik_error *err, chronik_disk_space *ret_space) {
     (void)self;
     struct statvfs st;
     int rc;
@@ -340,8 +341,21 @@ static int posix_space(void *self, const char *path, chronik_error *err, uint64_
     while (rc != 0 && errno == EINTR);
     if (rc != 0)
         return fail(err, path, "ask for its free space");
-    *ret_free_bytes = (uint64_t)st.f_bavail * st.f_frsize;
+    ret_space->total_bytes = (uint64_t)st.f_blocks * st.f_frsize;
+    ret_space->usable_bytes = (uint64_t)st.f_bavail * st.f_frsize;
     return 0;
+}
+
+static int posix_absolute(void *self, const char *path, char *ret_text, size_t text_size) {
+    (void)self;
+    char *name = realpath(path, NULL);
+    if (!name)
+        return errno == ENOMEM ? CHRONIK_ENOMEM : CHRONIK_ENOTFOUND;
+    size_t len = strlen(name);
+    if (len < text_size)
+        memcpy(ret_text, name, len + 1);
+    free(name); /* the C library's */
+    return len < text_size ? 0 : CHRONIK_ETOOLARGE;
 }
 
 static void posix_forget(void *self, chronik_file *file, uint64_t pos, uint64_t len) {
@@ -373,5 +387,6 @@ const chronik_disk_ops cnk_posix_disk_ops = {
     .list = posix_list,
     .lock = posix_lock,
     .space = posix_space,
+    .absolute = posix_absolute,
     .forget = posix_forget,
 };

@@ -257,13 +257,13 @@ static int lossy_sync(void *self, chronik_file *file, chronik_error *err) {
 /* The blocks are taken at the sync; whether they can be is looked at now, for now the caller can cope. */
 static int space_for(lossy *l, const chronik_file *file, uint64_t more, chronik_error *err) {
     char dir[PATH_SIZE];
-    uint64_t space = 0;
+    chronik_disk_space space = {0};
     pthread_mutex_lock(&l->names);
     const char *below = file->inode->below ? file->inode->below : "";
     snprintf(dir, sizeof dir, "%.*s", (int)cnk_lossy_dir_len(below), below);
     int rc = l->ops->space(l->disk, *dir ? dir : ".", err, &space);
     pthread_mutex_unlock(&l->names);
-    if (rc == 0 && more > space)
+    if (rc == 0 && more > space.usable_bytes)
         rc = cnk_error(err, CHRONIK_ENOSPC, 0, "%s: cannot reserve space", file->path);
     return rc;
 }
@@ -523,7 +523,7 @@ static int lossy_lock(void *self, const char *given, chronik_error *err, chronik
     return rc;
 }
 
-static int lossy_space(void *self, const char *given, chronik_error *err, uint64_t *ret_free_bytes) {
+static int lossy_space(void *self, const char *given, chronik_error *err, chronik_disk_space *ret_space) {
     lossy *l = self;
     char path[PATH_SIZE], below[PATH_SIZE];
     int rc = cnk_lossy_path_tidy(given, path, err);
@@ -532,7 +532,12 @@ static int lossy_space(void *self, const char *given, chronik_error *err, uint64
     pthread_mutex_lock(&l->names);
     rc = cnk_lossy_dir_below(l, path, below, err);
     pthread_mutex_unlock(&l->names);
-    return rc < 0 ? rc : l->ops->space(l->disk, below, err, ret_free_bytes);
+    return rc < 0 ? rc : l->ops->space(l->disk, below, err, ret_space);
+}
+
+static int lossy_absolute(void *self, const char *given, char *ret_text, size_t text_size) {
+    lossy *l = self;
+    return l->ops->absolute(l->disk, given, ret_text, text_size); /* directories are where they seem to be */
 }
 
 static const chronik_disk_ops lossy_disk_ops = {
@@ -553,6 +558,7 @@ static const chronik_disk_ops lossy_disk_ops = {
     .list = lossy_list,
     .lock = lossy_lock,
     .space = lossy_space,
+    .absolute = lossy_absolute,
     .forget = lossy_forget,
 };
 

@@ -16,7 +16,6 @@
 #include <string.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
-#include <sys/statvfs.h>
 #include <time.h>
 
 #include "base/assert.h"
@@ -29,6 +28,7 @@
 enum {
     STOP_TICK_MS = 5,             /* how often a stopping node looks whether all is closed */
     LOG_LINE_MAX = 1024,
+    DIR_NAME_MAX = 4096,
     PACK_END_BYTES = 64 << 10     /* what is read of a pack when it is opened */
 };
 
@@ -330,12 +330,22 @@ static void on_notice(void *arg, int code, const char *text) {
     cnk_node_log(arg, code ? CHRONIK_LOG_WARN : CHRONIK_LOG_INFO, "%s", text);
 }
 
+/* The directory's absolute name, where it has one: clients are told it. */
+static char *name_of_dir(const chronik_node *node, const char *dir) {
+    const chronik_disk_ops *ops = node->io->disk_ops;
+    char name[DIR_NAME_MAX];
+    bool has_one = ops->size > offsetof(chronik_disk_ops, absolute) && ops->absolute &&
+                   ops->absolute(node->io->disk, dir, name, sizeof name) == 0;
+    return cnk_strdup(has_one ? name : dir);
+}
+
 static int on_space(void *arg, uint64_t *ret_total_bytes, uint64_t *ret_usable_bytes) {
-    struct statvfs s;
-    if (statvfs(((chronik_node *)arg)->data_dir, &s) != 0) return CHRONIK_ENOTFOUND;
-    *ret_total_bytes = (uint64_t)s.f_blocks * s.f_frsize;
-    *ret_usable_bytes = (uint64_t)s.f_bavail * s.f_frsize;
-    return 0;
+    const chronik_node *node = arg;
+    chronik_disk_space space = {0};
+    int rc = node->io->disk_ops->space(node->io->disk, cnk_conf_text(node->conf, CNK_CONF_DATA_DIR), NULL, &space);
+    *ret_total_bytes = space.total_bytes;
+    *ret_usable_bytes = space.usable_bytes;
+    return rc;
 }
 
 static void on_tier_paused(void *arg, const chronik_error *why) {
@@ -423,10 +433,8 @@ static int open_broker(chronik_node *node, chronik_error *err) {
     o.groups.offsets_check_ms = cnk_conf_int(c, CNK_CONF_OFFSETS_CHECK);
     o.configs = node->rows;
     o.config_count = node->row_count;
-    char *absolute = realpath(cnk_conf_text(c, CNK_CONF_DATA_DIR), NULL); /* NULL: a disk of the host's own */
     cnk_free(node->data_dir); /* of a start that failed */
-    node->data_dir = cnk_strdup(absolute ? absolute : cnk_conf_text(c, CNK_CONF_DATA_DIR));
-    free(absolute);
+    node->data_dir = name_of_dir(node, cnk_conf_text(c, CNK_CONF_DATA_DIR));
     if (!node->data_dir) return cnk_error(err, CHRONIK_ENOMEM, 0, "out of memory");
     o.data_dir = node->data_dir;
     o.space = on_space;

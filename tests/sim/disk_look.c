@@ -8,6 +8,7 @@
 
 void sim_disk_space_set(sim_disk *disk, uint64_t space_bytes) { disk->options.space_bytes = space_bytes; }
 
+uint64_t sim_disk_space(const sim_disk *disk) { return disk->options.space_bytes; }
 uint64_t sim_disk_space_free(const sim_disk *disk) {
     uint64_t used = 0;
     for (const sim_inode *inode = disk->inodes; inode; inode = inode->next)

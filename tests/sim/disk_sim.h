@@ -45,6 +45,7 @@ sim_disk *sim_disk_clone(const sim_disk *disk, uint64_t seed);
 void sim_disk_crash(sim_disk *disk, sim_crash kind);
 
 void sim_disk_space_set(sim_disk *disk, uint64_t space_bytes); /* the device grows or shrinks */
+uint64_t sim_disk_space(const sim_disk *disk); /* the size */
 uint64_t sim_disk_space_free(const sim_disk *disk);
 
 /* The state of the random choices and of all that was done: same seed, same calls, same hash. */

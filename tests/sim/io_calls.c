@@ -298,11 +298,11 @@ static int op_lock(void *self, const char *path, chronik_error *err, chronik_fil
     return rc;
 }
 
-static int op_space(void *self, const char *path, chronik_error *err, uint64_t *ret_free_bytes) {
+static int op_space(void *self, const char *path, chronik_error *err, chronik_disk_space *ret_space) {
     call c = call_begin(self, SIM_SPACE, path, err);
     int rc = call_end(&c, c.verdict != GO || sim_disk_exists(c.world->disk, path) ? 0 : CHRONIK_ENOTFOUND);
     if (rc == 0)
-        *ret_free_bytes = sim_disk_space_free(c.world->disk);
+        *ret_space = (chronik_disk_space){sim_disk_space(c.world->disk), sim_disk_space_free(c.world->disk)};
     return rc;
 }
 

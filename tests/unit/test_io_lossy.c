@@ -281,7 +281,7 @@ START_TEST(errors_and_locks) {
     ck_assert_int_eq(d->lock(io->disk, at("lock"), &error, &file), CHRONIK_EBUSY);
     d->close(io->disk, lock);
     d->close(io->disk, NULL);
-    uint64_t space = 0;
+    chronik_disk_space space = {0};
     ck_assert_int_eq(d->space(io->disk, at(""), &error, &space), 0);
     file = open_ok("big", MAKE);
     ck_assert_int_eq(d->allocate(io->disk, file, UINT64_C(1) << 60, &error), CHRONIK_ENOSPC);

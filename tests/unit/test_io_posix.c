@@ -173,9 +173,19 @@ START_TEST(names_come_and_go) {
     ck_assert_int_eq(disk->list(io->disk, dir, count_names, &count, &error), 0);
     ck_assert_int_eq(count, 1);
     ck_assert_int_eq(disk->unlink(io->disk, path[1], &error), 0);
-    uint64_t space = 0;
+    chronik_disk_space space = {0};
     ck_assert_int_eq(disk->space(io->disk, dir, &error, &space), 0);
-    ck_assert_uint_gt(space, 0);
+    ck_assert_uint_gt(space.usable_bytes, 0);
+    ck_assert_uint_ge(space.total_bytes, space.usable_bytes);
+    char name[PATH_MAX], dotted[2 * PATH_MAX + 8];
+    ck_assert_int_eq(disk->absolute(io->disk, dir, name, sizeof name), 0);
+    ck_assert_int_eq(name[0], '/');
+    snprintf(dotted, sizeof dotted, "%s/../%s", name, strrchr(name, '/') + 1);
+    char again[PATH_MAX];
+    ck_assert_int_eq(disk->absolute(io->disk, dotted, again, sizeof again), 0);
+    ck_assert_str_eq(again, name);
+    ck_assert_int_eq(disk->absolute(io->disk, dir, again, strlen(name)), CHRONIK_ETOOLARGE);
+    ck_assert_int_eq(disk->absolute(io->disk, path[1], again, sizeof again), CHRONIK_ENOTFOUND);
 }
 END_TEST
 

@@ -337,9 +337,10 @@ START_TEST(calls_have_labels_and_errors_have_texts) {
     ck_assert_uint_eq(size, 4096);
     d->close(io->disk, file);
     d->close(io->disk, NULL);
-    uint64_t space = 0;
+    chronik_disk_space space = {0};
     ck_assert_int_eq(d->space(io->disk, "data", &error, &space), 0);
-    ck_assert_uint_eq(space, (UINT64_C(256) << 20) - 4096);
+    ck_assert_uint_eq(space.total_bytes, UINT64_C(256) << 20);
+    ck_assert_uint_eq(space.usable_bytes, (UINT64_C(256) << 20) - 4096);
     ck_assert_int_eq(d->unlink(io->disk, "data/nothing", &error), CHRONIK_ENOTFOUND);
     finish();
     sim_coverage *sum = sim_coverage_new();

@@ -139,7 +139,7 @@ static int d_lock(void *d, const char *path, chronik_error *e, chronik_file **re
     (void)d;
     return must_fail(false, path) ? refuse(e, path) : DISK->lock(SELF, path, e, ret);
 }
-static int d_space(void *d, const char *path, chronik_error *e, uint64_t *ret) {
+static int d_space(void *d, const char *path, chronik_error *e, chronik_disk_space *ret) {
     (void)d;
     return must_fail(false, path) ? refuse(e, path) : DISK->space(SELF, path, e, ret);
 }
@@ -148,7 +148,7 @@ static void d_forget(void *d, chronik_file *f, uint64_t pos, uint64_t len) { (vo
 static const chronik_disk_ops disk_ops = {sizeof(chronik_disk_ops), d_open,   d_close,    d_write,  d_read,
                                           d_read_cached,            d_sync,   d_allocate, d_truncate, d_size,
                                           d_rename,                 d_unlink, d_mkdir,    d_sync_dir, d_list,
-                                          d_lock,                   d_space,  d_forget};
+                                          d_lock,                   d_space,  d_forget,   NULL};
 
 static int n_listen(void *n, const char *host, uint16_t port, chronik_error *e, int *ret_fd, chronik_address *local) {
     (void)n;
