@@ -24,7 +24,8 @@
       "Log lines of this weight and above are written to standard error.")                                            \
     X(LOG_FORMAT, NODE, "log.format", CHOICE, "text", 0, 0, "text|json", 0, "", "How log lines look.")                \
     X(SHARDS, NODE, "shards", INT, "1", 1, 64, "", 0, "",                                                             \
-      "Threads that serve clients, each with its own partitions and connections. May change from start to start.")    \
+      "Threads that serve clients, each with its own partitions and connections. One is best on two processors; more "  \
+      "help where it is busy all the time and others are idle. May change from start to start.")                         \
     X(JOBS, NODE, "jobs", CHOICE, "threads", 0, 0, "threads|inline", 0, "",                                           \
       "Who writes, syncs and reads files: threads of their own, or, inline, the threads that serve clients, which "     \
       "serve nobody meanwhile. For hosts that want no further threads.")                                              \
