@@ -16,6 +16,10 @@
 
 #include "base/assert.h"
 
+#if defined(__GLIBC__) && !defined(CNK_TEST_HOOKS)
+#include <malloc.h>
+#endif
+
 #define ARENA_ALIGN 16u
 #define ARENA_CHUNK_MIN 64u
 #define ARRAY_BYTES_MIN 64u /* of an array that begins: many hold one thing, and there are some for each partition */
@@ -63,6 +67,12 @@ void *cnk_calloc(size_t count, size_t size) {
 void *cnk_realloc(void *old, size_t size) {
     if (must_fail()) return NULL;
     return realloc(old, size ? size : 1);
+}
+
+void cnk_mem_trim(void) {
+#if defined(__GLIBC__) && !defined(CNK_TEST_HOOKS)
+    (void)malloc_trim(0);
+#endif
 }
 
 void cnk_free(void *p) { free(p); }

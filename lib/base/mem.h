@@ -11,6 +11,10 @@ void cnk_free(void *p);                      /* NULL-safe */
 char *cnk_strdup(const char *s);
 void *cnk_memdup(const void *p, size_t len); /* len 0: a valid pointer */
 
+/* Gives freed memory, which the allocator keeps to itself, back to the system, where it can: for a time at which much was
+ * freed, and little will be wanted. Takes milliseconds, and holds up who allocates: in a job. Does nothing in test builds. */
+void cnk_mem_trim(void);
+
 /* Page-aligned memory straight from the kernel, zeroed, freed with the same size. Whole multiples of 2 MiB come in huge pages
  * where the system has them, which makes direct I/O far cheaper; the first touch then makes 2 MiB resident. */
 void *cnk_pages_alloc(size_t size);

@@ -228,7 +228,7 @@ static void on_drained(void *arg, int code) {
 
 void cnk_broker_stop_check(cnk_shard *shard) {
     cnk_shard *first = &shard->broker->shards[0];
-    if (!shard->drained || shard->group_loads + shard->extents_reading > 0) return;
+    if (!shard->drained || shard->group_loads + shard->extents_reading > 0 || shard->trimming) return;
     shard->drained = false;
     shard->stop_post.run = shard_drained;
     first->loop->ops->post(first->loop->self, &shard->stop_post);

@@ -136,7 +136,6 @@ void cnk_fetch_release(chronik_post *post);
 void cnk_fetch_collected(chronik_post *post);
 void cnk_fetch_wake(chronik_post *post);
 void cnk_fetch_released(chronik_post *post);
-void cnk_fetch_pool_trim_later(cnk_shard *shard);
 void cnk_fetch_cold_finished(cnk_fetch_run *run); /* one of its wants has got what it waited for, or an error */
 void cnk_fetch_admit(cnk_shard *shard);           /* there may be room for those who wait for it */
 /* fetch_read.c */

@@ -21,7 +21,7 @@
 #define CNK_COLD_KEEP_MS 2000   /* what has been read waits so long for readers that are behind it */
 #define CNK_COLD_STREAMS_MAX 1024 /* partitions whose cold readers are known, for each shard */
 #define CNK_COLD_READERS_MAX 64   /* places where they go on, in each partition */
-#define CNK_READ_POOL_IDLE_MS 5000 /* after it, without cold reads, their memory goes back to the system */
+#define CNK_MEMORY_IDLE_MS 5000 /* after it, without cold reads and conversions, their memory goes back to the system */
 
 typedef struct cnk_publisher cnk_publisher; /* shard 0's; publish.c */
 
@@ -91,7 +91,9 @@ struct cnk_shard {
     cnk_list lookups_waiting; /* list offsets parts that wait for a job, on the owner */
     size_t lookups, pinned_bytes;
     cnk_rope_pool *read_pool;  /* memory of cold reads */
-    cnk_deadline read_pool_trim; /* set while the pool may keep memory */
+    cnk_deadline memory_trim;  /* set while there may be memory to give back */
+    chronik_job trim_job;
+    bool trimming; /* the job is under way: a stop waits for it */
     /* what has been read from files: fetch_cold.c */
     cnk_list extents, cold_streams;
     cnk_map cold_stream_of;
@@ -187,6 +189,7 @@ void cnk_fetch_moved(cnk_partition *p);
 void cnk_fetch_flush(cnk_shard *shard);
 void cnk_watch_moved(cnk_partition *p);
 void cnk_watch_flush(cnk_shard *shard);
+void cnk_memory_trim_later(cnk_shard *shard); /* fetch.c: cold reads or conversions have ended */
 void cnk_cold_stop(cnk_shard *shard);
 void cnk_cold_close(cnk_shard *shard);
 void cnk_fetch_stop(cnk_shard *shard);
