@@ -119,6 +119,8 @@ static const plain_metric plain[] = {
     COUNTER("chronik_packs_written_bytes_total", tier.bytes_converted, "Bytes moved from the write-ahead log to packs."),
     COUNTER("chronik_packs_rewritten_total", tier.packs_rewritten, "Packs thinned out."),
     COUNTER("chronik_packs_deleted_total", tier.packs_deleted, "Packs deleted."),
+    COUNTER("chronik_packs_catalog_failures_total", tier.catalog_failures,
+            "How often the packs' catalog file could not be written."),
     COUNTER("chronik_packs_reads_total", tier.cold_reads, "Reads from packs."),
     COUNTER("chronik_packs_read_bytes_total", tier.cold_bytes, "Bytes read from packs."),
     GAUGE("chronik_packs_waiting_files", tier.files_waiting, "Files of the write-ahead log that are to become packs."),

@@ -190,6 +190,8 @@ typedef struct cnk_pack {
     char *path;
     uint64_t seq, file_bytes;
     uint8_t uid[16];
+    uint64_t directory_pos;
+    uint32_t directory_len, directory_crc;
     cnk_pack_section *sections; /* by ascending stream */
     uint32_t section_count;
     cnk_pack_block_row *blocks;
@@ -200,6 +202,18 @@ typedef struct cnk_pack {
 int cnk_pack_open(const chronik_io *io, const char *path, chronik_error *err, cnk_pack **ret_pack);
 cnk_pack *cnk_pack_ref(cnk_pack *pack);
 void cnk_pack_unref(cnk_pack *pack); /* NULL-safe; the last one closes the file. Any thread. */
+
+/* A pack that is known by its description, so that its file need not be opened to know what it holds:
+ *   0 u64 seq  8 16B uid  24 u64 file length  32 u64 directory position  40 u32 directory length  44 u32 directory crc
+ *  48 u32 sections  52 u32 bytes of a section row = 96  56 section rows, as in the directory
+ * It has neither file nor blocks, nor a path: before cnk_pack_complete, nothing can be found in it or read from it. */
+#define CNK_PACK_DESCRIPTION_BYTES(sections) (56 + (size_t)96 * (sections))
+void cnk_pack_describe(const cnk_pack *pack, cnk_writer *out);
+/* ECORRUPT, EUNSUPPORTED, ENOMEM. */
+int cnk_pack_described(const chronik_io *io, const void *bytes, size_t len, cnk_pack **ret_pack);
+/* Gives it the file and the blocks of the same pack, opened, unless it has them. ECORRUPT: it is another pack. Whoever
+ * finds in it or reads from it does so after this, as seen under the caller's lock; its sections stay where they are. */
+int cnk_pack_complete(cnk_pack *pack, cnk_pack *opened);
 
 const cnk_pack_section *cnk_pack_find(const cnk_pack *pack, uint64_t stream); /* or NULL */
 

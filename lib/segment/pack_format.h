@@ -29,4 +29,9 @@ enum {
     PACK_ROW_FLAGS_KNOWN = 511
 };
 
+void cnk_pack_section_row_write(cnk_writer *w, const cnk_pack_section *s);
+cnk_pack_section cnk_pack_section_row_read(const uint8_t *row, uint32_t *ret_must); /* PACK_SECTION_ROW_BYTES of them */
+/* A section is what it says, but for its blocks: ordered, and below `limit` in the file. */
+bool cnk_pack_section_sound(const cnk_pack_section *s, uint64_t limit);
+
 #endif

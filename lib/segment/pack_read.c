@@ -13,13 +13,8 @@
 
 #define OPEN_READ_BYTES (64u << 10) /* the trailer and, nearly always, the directory */
 
-typedef struct directory_place {
-    uint64_t pos;
-    uint32_t len, crc;
-} directory_place;
-
-static int read_trailer(cnk_pack *p, const uint8_t *t, chronik_error *err, directory_place *ret_place);
-static int read_directory(cnk_pack *p, const uint8_t *d, directory_place place, chronik_error *err);
+static int read_trailer(cnk_pack *p, const uint8_t *t, chronik_error *err);
+static int read_directory(cnk_pack *p, const uint8_t *d, chronik_error *err);
 
 static int corrupt(const cnk_pack *p, chronik_error *err, const char *what, uint64_t pos) {
     return cnk_error(err, CHRONIK_ECORRUPT, 0, "%s: %s at %llu; `chronikd fsck` says more", p->path, what,
@@ -40,12 +35,12 @@ static int read_exactly(const cnk_pack *p, void *buf, size_t len, uint64_t pos, 
 }
 
 /* The directory lies before the end that has been read, partly or whole: reads it on its own. */
-static int read_far_directory(cnk_pack *p, directory_place d, chronik_error *err) {
-    size_t span = CNK_PACK_SPAN(d.pos, d.len), skew;
+static int read_far_directory(cnk_pack *p, chronik_error *err) {
+    size_t span = CNK_PACK_SPAN(p->directory_pos, p->directory_len), skew;
     uint8_t *buf = cnk_pages_alloc(span);
     if (!buf) return cnk_error(err, CHRONIK_ENOMEM, 0, "%s: no memory for its directory", p->path);
-    int rc = cnk_pack_read(p, d.pos, d.len, buf, err, &skew);
-    if (rc == 0) rc = read_directory(p, buf + skew, d, err);
+    int rc = cnk_pack_read(p, p->directory_pos, p->directory_len, buf, err, &skew);
+    if (rc == 0) rc = read_directory(p, buf + skew, err);
     cnk_pages_free(buf, span);
     return rc;
 }
@@ -59,11 +54,10 @@ static int read_end(cnk_pack *p, uint8_t *buf, chronik_error *err) {
     uint64_t from = p->file_bytes - len;
     rc = read_exactly(p, buf, len, from, err);
     if (rc) return rc;
-    directory_place d = {0};
-    rc = read_trailer(p, buf + len - PACK_TRAILER_BYTES, err, &d);
+    rc = read_trailer(p, buf + len - PACK_TRAILER_BYTES, err);
     if (rc) return rc;
-    if (d.pos < from) return read_far_directory(p, d, err);
-    return read_directory(p, buf + (d.pos - from), d, err);
+    if (p->directory_pos < from) return read_far_directory(p, err);
+    return read_directory(p, buf + (p->directory_pos - from), err);
 }
 
 int cnk_pack_open(const chronik_io *io, const char *path, chronik_error *err, cnk_pack **ret_pack) {
@@ -102,7 +96,7 @@ void cnk_pack_unref(cnk_pack *pack) {
     cnk_free(pack);
 }
 
-static int read_trailer(cnk_pack *p, const uint8_t *t, chronik_error *err, directory_place *ret_place) {
+static int read_trailer(cnk_pack *p, const uint8_t *t, chronik_error *err) {
     uint64_t at = p->file_bytes - PACK_TRAILER_BYTES;
     cnk_reader r = cnk_reader_of(t, PACK_TRAILER_BYTES);
     uint64_t pos = cnk_read_le64(&r);
@@ -119,13 +113,15 @@ static int read_trailer(cnk_pack *p, const uint8_t *t, chronik_error *err, direc
         return corrupt(p, err, "the file does not have the length it was written with", at);
     if (pos < CNK_PACK_ALIGN || pos > at || len > at - pos || len < PACK_DIRECTORY_HEADER_BYTES)
         return corrupt(p, err, "the trailer names an impossible directory", at);
-    *ret_place = (directory_place){pos, len, directory_crc};
+    p->directory_pos = pos;
+    p->directory_len = len;
+    p->directory_crc = directory_crc;
     return 0;
 }
 
 /* ---- the directory ---- */
 
-static cnk_pack_section section_row(const uint8_t *row, uint32_t *ret_must) {
+cnk_pack_section cnk_pack_section_row_read(const uint8_t *row, uint32_t *ret_must) {
     cnk_reader r = cnk_reader_of(row, PACK_SECTION_ROW_BYTES);
     cnk_pack_section s;
     s.stream = cnk_read_le64(&r);
@@ -161,14 +157,16 @@ static cnk_pack_block_row block_row(const uint8_t *row) {
     return b;
 }
 
-/* A section is what it says: inside the file, ordered, with blocks of its own that follow each other. */
-static bool section_sound(const cnk_pack *p, const cnk_pack_section *s, uint64_t limit) {
+bool cnk_pack_section_sound(const cnk_pack_section *s, uint64_t limit) {
     if (s->first_index > s->last_index || s->entries == 0 || s->entries - 1 > s->last_index - s->first_index)
         return false;
     if (s->first_offset < 0 || s->first_offset > s->end_offset || s->first_term > s->last_term) return false;
-    if (s->pos < CNK_PACK_ALIGN || s->pos > limit || s->control_bytes > limit - s->pos ||
-        s->data_bytes > limit - s->pos - s->control_bytes)
-        return false;
+    return s->pos >= CNK_PACK_ALIGN && s->pos <= limit && s->control_bytes <= limit - s->pos &&
+           s->data_bytes <= limit - s->pos - s->control_bytes;
+}
+
+/* Its blocks are its own, and follow each other. */
+static bool section_blocks_sound(const cnk_pack *p, const cnk_pack_section *s) {
     if (s->block_count == 0 || s->block_first >= p->block_count || s->block_count > p->block_count - s->block_first)
         return false;
     uint64_t rows = 0;
@@ -186,16 +184,16 @@ static bool section_sound(const cnk_pack *p, const cnk_pack_section *s, uint64_t
     return rows == s->entries;
 }
 
-static int read_directory(cnk_pack *p, const uint8_t *d, directory_place place, chronik_error *err) {
-    uint64_t pos = place.pos;
-    uint32_t len = place.len;
+static int read_directory(cnk_pack *p, const uint8_t *d, chronik_error *err) {
+    uint64_t pos = p->directory_pos;
+    uint32_t len = p->directory_len;
     cnk_reader r = cnk_reader_of(d, len);
     uint32_t crc = cnk_read_le32(&r), length = cnk_read_le32(&r);
     uint16_t kind = cnk_read_le16(&r), must = cnk_read_le16(&r);
     uint32_t sections = cnk_read_le32(&r), section_bytes = cnk_read_le32(&r);
     uint32_t blocks = cnk_read_le32(&r), block_bytes = cnk_read_le32(&r);
     (void)cnk_read_le32(&r);
-    if (r.error || length != len || kind != PACK_BLOCK_DIRECTORY || crc != place.crc ||
+    if (r.error || length != len || kind != PACK_BLOCK_DIRECTORY || crc != p->directory_crc ||
         crc != cnk_crc32c(0, d + 4, len - 4))
         return corrupt(p, err, "the directory is damaged", pos);
     if (must) return unsupported(p, err, "a directory");
@@ -217,9 +215,10 @@ static int read_directory(cnk_pack *p, const uint8_t *d, directory_place place, 
     }
     for (uint32_t i = 0; i < sections; i++) {
         uint32_t row_must;
-        p->sections[i] = section_row(section_rows + (size_t)i * section_bytes, &row_must);
+        p->sections[i] = cnk_pack_section_row_read(section_rows + (size_t)i * section_bytes, &row_must);
         if (row_must) return unsupported(p, err, "a section");
-        if (!section_sound(p, &p->sections[i], pos) || (i && p->sections[i].stream <= p->sections[i - 1].stream))
+        if (!cnk_pack_section_sound(&p->sections[i], pos) || !section_blocks_sound(p, &p->sections[i]) ||
+            (i && p->sections[i].stream <= p->sections[i - 1].stream))
             return corrupt(p, err, "the directory has an impossible section", pos);
     }
     return 0;

@@ -422,7 +422,7 @@ int cnk_pack_writer_sync(cnk_pack_writer *w, chronik_error *err) {
 
 /* ---- rows, directory, trailer ---- */
 
-static void write_section_row(cnk_writer *d, const cnk_pack_section *s) {
+void cnk_pack_section_row_write(cnk_writer *d, const cnk_pack_section *s) {
     cnk_write_le64(d, s->stream);
     cnk_write_le64(d, s->first_index);
     cnk_write_le64(d, s->last_index);
@@ -469,7 +469,7 @@ static int make_directory(cnk_pack_writer *w, chronik_error *err) {
     cnk_write_le32(d, (uint32_t)w->block_total);
     cnk_write_le32(d, PACK_BLOCK_ROW_BYTES);
     cnk_write_le32(d, 0);
-    for (size_t i = 0; i < w->section_count; i++) write_section_row(d, &w->sections[i]);
+    for (size_t i = 0; i < w->section_count; i++) cnk_pack_section_row_write(d, &w->sections[i]);
     uint64_t base = w->payload_end;
     for (size_t i = 0; i < w->list_count; i++) {
         const cnk_pack_list *l = w->lists[i];

@@ -157,10 +157,12 @@ static void section_moved(cnk_tier *t, tier_pack *p, const cnk_pack_section *x) 
     }
 }
 
-/* The same pack with fewer sections: what streams refer to is found in the new one. Sections that died since it was
- * begun are dead in it, too. */
+/* The same pack with fewer sections, under a name that comes last: what streams refer to is found in the new one. Sections
+ * that died since it was begun are dead in it, too. */
 int cnk_tier_pack_replace(cnk_tier *t, tier_pack *p, cnk_pack *pack) {
     cnk_tier_lock(t);
+    cnk_list_remove(&p->link);
+    cnk_list_push_back(&t->packs, &p->link);
     cnk_pack *old = p->pack;
     t->stats.pack_bytes += pack->file_bytes;
     t->stats.pack_bytes -= old->file_bytes;
@@ -183,6 +185,42 @@ void cnk_tier_pack_remove(cnk_tier *t, tier_pack *p) {
     cnk_tier_unlock(t);
     cnk_pack_unref(p->pack);
     cnk_free(p);
+}
+
+void cnk_tier_pack_spoilt(cnk_tier *t, const cnk_pack *pack, const chronik_error *why) {
+    bool told = false;
+    cnk_tier_lock(t);
+    CNK_LIST_EACH(it, &t->packs) {
+        tier_pack *p = CNK_CONTAINER(it, tier_pack, link);
+        if (p->pack != pack) continue;
+        told = p->spoilt;
+        p->spoilt = true;
+    }
+    cnk_tier_unlock(t);
+    if (!told && t->events.damaged) t->events.damaged(t->events_arg, 0, why);
+}
+
+int cnk_tier_pack_load(cnk_tier *t, cnk_pack *pack, chronik_error *err) {
+    chronik_error why = CHRONIK_ERROR_INIT;
+    cnk_pack *opened = NULL;
+    cnk_tier_lock(t);
+    bool open = pack->file != NULL;
+    cnk_tier_unlock(t);
+    if (open) return 0;
+    int rc = cnk_pack_open(t->io, pack->path, &why, &opened);
+    if (rc == 0) {
+        cnk_tier_lock(t);
+        rc = cnk_pack_complete(pack, opened);
+        cnk_tier_unlock(t);
+        if (rc) cnk_error(&why, rc, 0, "%s: it is another pack than the catalog file told of", pack->path);
+    }
+    cnk_pack_unref(opened);
+    if (rc == CHRONIK_ENOTFOUND || rc == CHRONIK_EUNSUPPORTED) rc = CHRONIK_ECORRUPT; /* it was there, and as it was */
+    if (rc == CHRONIK_ECORRUPT) {
+        cnk_tier_catalog_distrust(t);
+        cnk_tier_pack_spoilt(t, pack, &why);
+    }
+    return rc ? cnk_error(err, rc, why.sys_errno, "%s", why.text) : 0;
 }
 
 void cnk_tier_catalog_free(cnk_tier *t) {

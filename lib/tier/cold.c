@@ -1,6 +1,6 @@
 /* Reads what has left the WAL: implements the table that log/log.h declares.
  *
- * A read goes: stream → section (under the catalog's mutex, taking a reference to the pack) → row block (cached, or one
+ * A read goes: stream → section (under the catalog's mutex, taking a reference to the pack, which is opened where it is not yet) → row block (cached, or one
  * read) → a range of the section's data part, whose payloads lie side by side → read in pieces to where the caller uses
  * them, each payload's CRC checked in place: nothing is copied. Any thread; references are all that a read holds. What
  * is damaged ends a read; what was good before it is given out, and what comes after it can be read.
@@ -26,6 +26,7 @@ typedef struct found {
     cnk_pack *pack; /* referenced */
     const cnk_pack_section *s;
     uint32_t instance;
+    bool open;
 } found;
 
 static uint64_t cold_bytes_hint(void *self, uint64_t stream, int64_t offset, int64_t end, uint64_t limit);
@@ -73,15 +74,25 @@ static int find(cnk_tier *t, uint64_t stream, int64_t offset, int64_t end, chron
         rc = hole;
     } else if (s && i < s->count && s->sections[i].s->first_offset < end) {
         const tier_section *x = &s->sections[i];
-        *ret_found = (found){cnk_pack_ref(x->in->pack), x->s, x->in->instance};
+        *ret_found = (found){cnk_pack_ref(x->in->pack), x->s, x->in->instance, x->in->pack->file != NULL};
         rc = 0;
     }
     cnk_tier_unlock(t);
     return rc;
 }
 
+static int open_found(cnk_tier *t, const found *f, chronik_error *err) {
+    chronik_error why = CHRONIK_ERROR_INIT;
+    int rc = f->open ? 0 : cnk_tier_pack_load(t, f->pack, &why);
+    if (rc == 0) return 0;
+    return cnk_error(err, rc, why.sys_errno, "stream %016llx, offsets %lld to %lld: %s", (unsigned long long)f->s->stream,
+                     (long long)f->s->first_offset, (long long)(f->s->end_offset - 1), why.text);
+}
+
+/* In a pack that is not open, the whole section. */
 static uint64_t section_bytes_hint(const tier_section *x, int64_t offset, int64_t end) {
     const cnk_pack *p = x->in->pack;
+    if (!p->file) return x->s->data_bytes;
     uint32_t from = cnk_pack_block_of_offset(p, x->s, offset), to = cnk_pack_block_of_offset(p, x->s, end);
     uint64_t low = from == UINT32_MAX ? x->s->data_bytes : p->blocks[from].data_pos;
     bool last = to == UINT32_MAX || to + 1 == x->s->block_first + x->s->block_count;
@@ -211,11 +222,14 @@ static int cold_read(void *self, uint64_t stream, int64_t offset, int64_t end, u
         found f;
         rc = find(t, stream, offset, end, err, &f);
         if (rc) break;
-        uint32_t block = cnk_pack_block_of_offset(f.pack, f.s, offset);
-        CNK_ASSERT(block != UINT32_MAX);
+        rc = open_found(t, &f, err);
         int64_t next = offset;
-        rc = read_block(t, &f, block, offset, end, bytes_max - (out->len - start), one_always && out->len == start, out,
-                        err, &next, &full);
+        if (rc == 0) {
+            uint32_t block = cnk_pack_block_of_offset(f.pack, f.s, offset);
+            CNK_ASSERT(block != UINT32_MAX);
+            rc = read_block(t, &f, block, offset, end, bytes_max - (out->len - start), one_always && out->len == start,
+                            out, err, &next, &full);
+        }
         cnk_pack_unref(f.pack);
         if (rc == 0) offset = full || next > offset ? next : offset + 1;
     }
@@ -260,6 +274,17 @@ static int block_find_timestamp(cnk_tier *t, const found *f, uint32_t block, int
     return rc;
 }
 
+static int section_find_timestamp(cnk_tier *t, const found *f, int64_t timestamp, int64_t offset, int64_t end,
+                                  int64_t *ret_base_offset, chronik_error *err) {
+    int rc = open_found(t, f, err);
+    if (rc) return rc;
+    uint32_t block = cnk_pack_block_of_offset(f->pack, f->s, offset), after = f->s->block_first + f->s->block_count;
+    for (rc = CHRONIK_ENOTFOUND; block < after && rc == CHRONIK_ENOTFOUND; block++)
+        if (f->pack->blocks[block].max_timestamp >= timestamp && f->pack->blocks[block].base_offset < end)
+            rc = block_find_timestamp(t, f, block, timestamp, offset, end, ret_base_offset, err);
+    return rc;
+}
+
 static int cold_find_timestamp(void *self, uint64_t stream, int64_t timestamp, int64_t offset, int64_t end,
                                int64_t *ret_base_offset, chronik_error *err) {
     cnk_tier *t = self;
@@ -269,11 +294,7 @@ static int cold_find_timestamp(void *self, uint64_t stream, int64_t timestamp, i
         rc = find(t, stream, offset, end, err, &f);
         if (rc) break;
         rc = CHRONIK_ENOTFOUND;
-        uint32_t block = cnk_pack_block_of_offset(f.pack, f.s, offset), after = f.s->block_first + f.s->block_count;
-        if (f.s->max_timestamp >= timestamp)
-            for (; block < after && rc == CHRONIK_ENOTFOUND; block++)
-                if (f.pack->blocks[block].max_timestamp >= timestamp && f.pack->blocks[block].base_offset < end)
-                    rc = block_find_timestamp(t, &f, block, timestamp, offset, end, ret_base_offset, err);
+        if (f.s->max_timestamp >= timestamp) rc = section_find_timestamp(t, &f, timestamp, offset, end, ret_base_offset, err);
         offset = f.s->end_offset > offset ? f.s->end_offset : offset + 1;
         cnk_pack_unref(f.pack);
     }

@@ -1,5 +1,5 @@
 /* Gives back the space of what nobody wants any more: a pack without live sections is deleted, one whose live payloads
- * are less than half is written anew under the same name.
+ * are less than half is written anew under a new name. Where there is nothing of the kind, the catalog file may be due.
  *
  * A section dies by a drop or a trim, and those are rows of the WAL like any other: until they are durable, a crash
  * brings the section back to life. So it counts as dead only once the port says that the row is durable. */
@@ -44,11 +44,17 @@ static int live_streams(cnk_tier *t, tier_pack *p, tier_job *j) {
 
 bool cnk_tier_collect(cnk_tier *t) {
     if (!cnk_tier_deaths_settle(t)) cnk_tier_wake(t, DEATH_WAIT_MS);
-    tier_pack *p = choose(t);
-    if (!p) return false;
     tier_job *j = &t->job;
+    tier_pack *p = choose(t);
+    if (!p && !cnk_tier_catalog_due(t)) return false;
+    if (!p) {
+        j->what = JOB_CATALOG;
+        t->phase = TIER_COLLECTING;
+        cnk_tier_job_submit(t);
+        return true;
+    }
     j->old = p;
-    j->seq = p->pack->seq;
+    j->seq = TIER_BUG(NAME_USED_TWICE) ? p->pack->seq : t->next_seq;
     if (live_streams(t, p, j)) {
         cnk_tier_job_clear(j);
         cnk_tier_wake(t, RETRY_MS);
@@ -60,6 +66,16 @@ bool cnk_tier_collect(cnk_tier *t) {
     return true;
 }
 
+/* Without the file everything works; the next start takes longer. It is tried again after the next pack that comes or
+ * goes. */
+static void catalog_done(cnk_tier *t) {
+    if (t->job.code && t->job.code != CHRONIK_ESHUTDOWN) cnk_tier_catalog_failed(t);
+    cnk_tier_job_clear(&t->job);
+    t->catalog.due = false;
+    t->phase = TIER_IDLE;
+    cnk_tier_move(t);
+}
+
 void cnk_tier_collect_done(cnk_tier *t) {
     tier_job *j = &t->job;
     chronik_error why = j->error;
@@ -67,6 +83,10 @@ void cnk_tier_collect_done(cnk_tier *t) {
     cnk_pack *made = j->made;
     bool rewritten = j->what == JOB_REWRITE;
     int rc = j->code;
+    if (j->what == JOB_CATALOG) {
+        catalog_done(t);
+        return;
+    }
     j->made = NULL;
     cnk_tier_job_clear(j);
     if (rc == 0 && rewritten) {
@@ -77,8 +97,7 @@ void cnk_tier_collect_done(cnk_tier *t) {
         t->stats.packs_deleted++;
         cnk_tier_unlock(t);
     } else if (rc != CHRONIK_ENOSPC && rc != CHRONIK_ENOMEM && rc != CHRONIK_ESHUTDOWN) {
-        old->spoilt = true; /* until the next start */
-        if (t->events.damaged) t->events.damaged(t->events_arg, 0, &why);
+        cnk_tier_pack_spoilt(t, old->pack, &why); /* until the next start */
         rc = 0;
     }
     if (rc) {

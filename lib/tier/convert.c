@@ -278,7 +278,6 @@ static void converted(cnk_tier *t) {
     int rc = j->code;
     cnk_pack *made = j->made;
     j->made = NULL;
-    if (j->step >= STEP_NAME) t->next_seq++; /* the name is used up, even where it came to nothing */
     cnk_tier_job_clear(j);
     if (rc == 0) {
         rc = cnk_tier_pack_add(t, made);
@@ -299,6 +298,7 @@ static void converted(cnk_tier *t) {
 
 void cnk_tier_job_done(chronik_job *job) {
     cnk_tier *t = CNK_CONTAINER(job, tier_job, job)->tier;
+    if (t->job.step >= STEP_NAME) t->next_seq++; /* the name is used up, even where it came to nothing */
     if (t->phase == TIER_COLLECTING)
         cnk_tier_collect_done(t);
     else

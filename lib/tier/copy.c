@@ -1,9 +1,9 @@
-/* The job that writes a pack, from sealed WAL files or from an older pack, or deletes one.
+/* The job that writes a pack, from sealed WAL files or from an older pack, or deletes one, or writes the catalog file anew.
  *
  * A step is at most one read of CNK_TIER_READ_BYTES, the copies out of it, and the writes that make room for them, so
  * that other jobs of the lane come in between; while nothing presses, steps are spread to keep to calm_bytes_per_s.
  *
- *   OPEN ─► COPY ─► FINISH (rows, directory, sync) ─► NAME (rename, sync the directory, open) ─► END
+ *   OPEN ─► COPY ─► FINISH (rows, directory, sync) ─► NAME (rename, sync the directory, open, note it) ─► END
  *     └───────┴────────┴─ any failure ──────────────────────────────────────────────────────────►
  *
  * Whatever fails before the rename leaves nothing but a temporary file, which is removed here or at the next start. */
@@ -34,6 +34,7 @@ void cnk_tier_job_submit(cnk_tier *t) {
 /* Lets go of all that the job held but `made`. */
 void cnk_tier_job_clear(tier_job *j) {
     cnk_pack_writer_free(j->writer);
+    if (j->tier) j->tier->io->disk_ops->close(j->tier->io->disk, j->catalog);
     if (j->buf) cnk_pages_free(j->buf, CNK_TIER_READ_BYTES);
     for (size_t i = 0; j->files && i < j->source_count; i++)
         if (j->files[i]) cnk_wal_file_unpin(j->files[i]);
@@ -52,8 +53,10 @@ static void remove_temporary(tier_job *j) {
     const chronik_io *io = j->tier->io;
     cnk_pack_writer_free(j->writer); /* closes the file */
     j->writer = NULL;
+    io->disk_ops->close(io->disk, j->catalog);
+    j->catalog = NULL;
     if (j->temporary) io->disk_ops->unlink(io->disk, j->temporary, NULL);
-    if (j->step == STEP_NAME && j->what == JOB_CONVERT) io->disk_ops->unlink(io->disk, j->path, NULL);
+    if (j->step == STEP_NAME) io->disk_ops->unlink(io->disk, j->path, NULL);
 }
 
 static int64_t pace(const tier_job *j, uint64_t begun_ns) {
@@ -70,6 +73,7 @@ static int64_t job_step(chronik_job *job) {
     uint64_t begun_ns = j->tier->io->jobs_ops->now_ns(j->tier->io->jobs);
     int rc = atomic_load_explicit(&j->tier->stopping, memory_order_relaxed) ? CHRONIK_ESHUTDOWN
              : j->what == JOB_DELETE                                        ? step_delete(j)
+             : j->what == JOB_CATALOG                                       ? cnk_tier_catalog_step(j)
                                                                             : steps[j->step](j);
     if (rc == CHRONIK_EAGAIN) return pace(j, begun_ns);
     if (rc) {
@@ -78,7 +82,7 @@ static int64_t job_step(chronik_job *job) {
         if (j->what != JOB_DELETE && !j->made) remove_temporary(j);
         return CHRONIK_JOB_DONE;
     }
-    if (j->what == JOB_DELETE || ++j->step == STEP_END) return CHRONIK_JOB_DONE;
+    if (j->what == JOB_DELETE || j->what == JOB_CATALOG || ++j->step == STEP_END) return CHRONIK_JOB_DONE;
     return 0;
 }
 
@@ -111,7 +115,7 @@ static int list_section(tier_job *j, const cnk_pack_section *s, uint8_t *buf) {
 static int list_old_pack(tier_job *j) {
     uint8_t *buf = cnk_pages_alloc(CNK_PACK_BLOCK_BUFFER_BYTES);
     if (!buf) return CHRONIK_ENOMEM;
-    int rc = 0;
+    int rc = cnk_tier_pack_load(j->tier, j->old->pack, &j->error);
     for (size_t i = 0; i < j->live_count && rc == 0; i++)
         rc = list_section(j, cnk_pack_find(j->old->pack, j->live[i]), buf);
     if (rc == 0) rc = cnk_pack_list_end(&j->list);
@@ -225,8 +229,13 @@ static int step_finish(tier_job *j) {
     return rc;
 }
 
+static int unlink_pack(const chronik_io *io, const cnk_pack *pack, chronik_error *err) {
+    int rc = io->disk_ops->unlink(io->disk, pack->path, err);
+    return rc == CHRONIK_ENOTFOUND ? 0 : rc;
+}
+
 /* Where the directory cannot be synced, the pack may or may not be there after a crash: its source is kept, and the
- * next attempt writes under the same name. */
+ * next attempt writes under another name. */
 static int step_name(tier_job *j) {
     const chronik_io *io = j->tier->io;
     cnk_pack_writer_free(j->writer);
@@ -234,12 +243,18 @@ static int step_name(tier_job *j) {
     int rc = io->disk_ops->rename(io->disk, j->temporary, j->path, &j->error);
     if (rc == 0 && !TIER_BUG(RENAME_NOT_SYNCED)) rc = io->disk_ops->sync_dir(io->disk, j->tier->dir, &j->error);
     if (rc == 0) rc = cnk_pack_open(io, j->path, &j->error, &j->made);
-    return rc;
+    if (rc) return rc;
+    /* An old one that stays is found at the next start: then the new one's sections are there already. */
+    bool gone = j->what == JOB_REWRITE && !TIER_BUG(NAME_USED_TWICE) && unlink_pack(io, j->old->pack, NULL) == 0;
+    cnk_tier_catalog_note(j->tier, j->made, gone ? j->old->pack : NULL);
+    return 0;
 }
 
-/* A deletion that a crash undoes is done again at the next start. */
+/* It is opened first, since readers may have found it before it died. A deletion that a crash undoes is done again at the
+ * next start. */
 static int step_delete(tier_job *j) {
-    const chronik_io *io = j->tier->io;
-    int rc = io->disk_ops->unlink(io->disk, j->old->pack->path, &j->error);
-    return rc == CHRONIK_ENOTFOUND ? 0 : rc;
+    int rc = cnk_tier_pack_load(j->tier, j->old->pack, &j->error);
+    if (rc == 0) rc = unlink_pack(j->tier->io, j->old->pack, &j->error);
+    if (rc == 0) cnk_tier_catalog_note(j->tier, NULL, j->old->pack);
+    return rc;
 }

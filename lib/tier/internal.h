@@ -28,7 +28,7 @@ typedef struct tier_pack {
     uint32_t instance; /* names this opening of it in the row cache */
     uint32_t live_sections;
     uint64_t live_bytes, payload_bytes;
-    bool spoilt; /* rewriting it failed because of damage: left alone */
+    bool spoilt; /* damaged, which has been told: neither thinned out nor deleted */
 } tier_pack;
 
 typedef struct tier_section {
@@ -56,6 +56,15 @@ typedef struct tier_death {
     uint64_t appended; /* durable once cnk_wal_port_durable has reached this */
     uint64_t stream, first_index;
 } tier_death;
+
+/* The catalog file, as catalog_file.c keeps it: of the job while one is under way, else home's. */
+typedef struct tier_catalog {
+    uint8_t uid[16];
+    uint64_t bytes;    /* of the file */
+    bool whole;        /* it ends with a whole record, and so can be appended to */
+    bool due;          /* it is to be written anew */
+    atomic_bool wrong; /* a pack was not what it told: removed, and not written before the next start */
+} tier_catalog;
 
 typedef struct tier_rows { /* a cached row block */
     cnk_list link;         /* tier->rows, the newest first */
@@ -110,7 +119,7 @@ typedef enum tier_phase {
     TIER_WRITING,
     TIER_RELEASING,
     TIER_REWRITING,
-    TIER_COLLECTING, /* a pack is deleted or rewritten */
+    TIER_COLLECTING, /* a pack is deleted or rewritten, or the catalog file is */
     TIER_PAUSED      /* the timer says when to go on */
 } tier_phase;
 
@@ -118,7 +127,7 @@ typedef enum tier_phase {
 typedef struct tier_job {
     chronik_job job;
     cnk_tier *tier;
-    enum { JOB_CONVERT, JOB_REWRITE, JOB_DELETE } what;
+    enum { JOB_CONVERT, JOB_REWRITE, JOB_DELETE, JOB_CATALOG } what;
     enum { STEP_OPEN, STEP_COPY, STEP_FINISH, STEP_NAME, STEP_END } step;
     uint64_t seq;
     char *path, *temporary;
@@ -137,6 +146,10 @@ typedef struct tier_job {
     size_t copy_count, copy_next;
     uint32_t copy_done, copy_crc;
     cnk_pack *made; /* the new pack, open */
+    chronik_file *catalog; /* CATALOG: the new one */
+    uint8_t catalog_uid[16];
+    uint64_t catalog_bytes;
+    cnk_list *catalog_next; /* the pack that comes next; packs neither come nor go meanwhile */
     uint64_t bad_stream;
     int code;
     chronik_error error;
@@ -187,6 +200,7 @@ struct cnk_tier {
     chronik_post drained_post;
     bool drained_posted;
     tier_job job;
+    tier_catalog catalog;
     cnk_pack_pool pool; /* the job's; given back when there is nothing to do */
     atomic_bool stopping, hurry;
 };
@@ -198,6 +212,10 @@ tier_stream *cnk_tier_stream_locked(cnk_tier *t, uint64_t id, bool make); /* NUL
 int cnk_tier_pack_add(cnk_tier *t, cnk_pack *pack);                       /* takes the reference on success */
 int cnk_tier_pack_replace(cnk_tier *t, tier_pack *old, cnk_pack *pack);   /* takes the reference on success */
 void cnk_tier_pack_remove(cnk_tier *t, tier_pack *p);
+/* Blocks, without the mutex: a pack that the catalog file told of is opened, unless it is, and must be what was told; else
+ * ECORRUPT, and it is told (`damaged`). */
+int cnk_tier_pack_load(cnk_tier *t, cnk_pack *pack, chronik_error *err);
+void cnk_tier_pack_spoilt(cnk_tier *t, const cnk_pack *pack, const chronik_error *why); /* tells it, once */
 void cnk_tier_sections_kill_locked(cnk_tier *t, tier_stream *s, uint64_t first_index);
 bool cnk_tier_deaths_settle(cnk_tier *t); /* those that are durable now; false: some are not */
 void cnk_tier_stream_forget_locked(cnk_tier *t, tier_stream *s);
@@ -209,6 +227,19 @@ int cnk_tier_rows_get(cnk_tier *t, const cnk_pack *pack, uint32_t instance, uint
 void cnk_tier_rows_unref(tier_rows *rows);
 uint8_t *cnk_tier_scratch_get(cnk_tier *t);
 void cnk_tier_scratch_put(cnk_tier *t, uint8_t *scratch);
+
+/* catalog_file.c */
+char *cnk_tier_catalog_path(const char *dir, const char *suffix);
+/* Blocks. Adds what the file tells of to `packs`, by seq, and says the highest seq that is in it. Whatever the error (ENOTFOUND: no
+ * file; ECORRUPT, EUNSUPPORTED, EIO, ENOMEM: it was read up to some place), `packs` has what came before. */
+int cnk_tier_catalog_read(const chronik_io *io, const char *dir, tier_catalog *c, cnk_map *packs, uint64_t *ret_seq_max,
+                          chronik_error *err);
+void cnk_tier_catalog_packs_free(cnk_map *packs);
+void cnk_tier_catalog_note(cnk_tier *t, const cnk_pack *made, const cnk_pack *gone); /* job: appends; either may be NULL */
+bool cnk_tier_catalog_due(cnk_tier *t);  /* home: it is to be written anew */
+int cnk_tier_catalog_step(tier_job *j);  /* job: writes it anew; EAGAIN: step again */
+void cnk_tier_catalog_failed(cnk_tier *t);
+void cnk_tier_catalog_distrust(cnk_tier *t); /* blocks; any thread */
 
 /* cold.c */
 extern const cnk_log_cold cnk_tier_cold_ops;

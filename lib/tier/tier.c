@@ -95,14 +95,35 @@ static int dir_make(const chronik_io *io, const char *dir, chronik_error *err) {
     return rc;
 }
 
-static int open_one(cnk_tier *t, uint64_t seq, chronik_error *err) {
-    chronik_error why = CHRONIK_ERROR_INIT;
-    cnk_pack *pack = NULL;
+static bool length_same(const chronik_io *io, const cnk_pack *pack) {
+    chronik_file *file = NULL;
+    uint64_t len = 0;
+    int rc = io->disk_ops->open(io->disk, pack->path, CHRONIK_OPEN_READ, NULL, &file);
+    if (rc == 0) rc = io->disk_ops->size_get(io->disk, file, NULL, &len);
+    io->disk_ops->close(io->disk, file);
+    return rc == 0 && len == pack->file_bytes;
+}
+
+static int open_pack(cnk_tier *t, uint64_t seq, chronik_error *err, cnk_pack **ret_pack) {
     char *path = cnk_tier_path(t->dir, seq, ".pack");
     if (!path) return cnk_error(err, CHRONIK_ENOMEM, 0, "%s: no memory to open packs", t->dir);
-    int rc = cnk_pack_open(t->io, path, &why, &pack);
-    if (rc == 0 && pack->seq != seq) rc = cnk_error(&why, CHRONIK_ECORRUPT, 0, "%s: it is another pack, renamed", path);
+    int rc = cnk_pack_open(t->io, path, err, ret_pack);
+    if (rc == 0 && (*ret_pack)->seq != seq)
+        rc = cnk_error(err, CHRONIK_ECORRUPT, 0, "%s: it is another pack, renamed", path);
     cnk_free(path);
+    return rc;
+}
+
+static int take_one(cnk_tier *t, uint64_t seq, cnk_map *told, chronik_error *err) {
+    chronik_error why = CHRONIK_ERROR_INIT;
+    cnk_pack *pack = cnk_map_remove(told, seq);
+    int rc = 0;
+    if (pack && !length_same(t->io, pack)) {
+        cnk_pack_unref(pack);
+        pack = NULL;
+    }
+    if (!pack || !t->catalog.whole) t->catalog.due = true;
+    if (!pack) rc = open_pack(t, seq, &why, &pack);
     if (rc == 0 && (rc = cnk_tier_pack_add(t, pack)) == 0) return 0;
     cnk_pack_unref(pack);
     /* A newer format is no damage: nothing may be done to a directory that is not understood. */
@@ -118,23 +139,44 @@ static void tell_progress(const cnk_tier *t, uint64_t done, uint64_t all, uint64
     if (*told_ns == 0 || now - *told_ns >= PROGRESS_NS) *told_ns = now;
 }
 
+/* What the catalog file tells of packs; it is removed where it cannot be read to its end, so that it does not come back. */
+static int read_catalog(cnk_tier *t, cnk_map *told, uint64_t *ret_seq_max, chronik_error *err) {
+    char *path = cnk_tier_catalog_path(t->dir, ""), *temporary = cnk_tier_catalog_path(t->dir, ".tmp");
+    int rc = path && temporary ? cnk_tier_catalog_read(t->io, t->dir, &t->catalog, told, ret_seq_max, err) : CHRONIK_ENOMEM;
+    if (temporary) t->io->disk_ops->unlink(t->io->disk, temporary, NULL); /* else it goes when the file is written anew */
+    if (rc && rc != CHRONIK_ENOMEM) {
+        rc = t->io->disk_ops->unlink(t->io->disk, path, err);
+        if (rc == CHRONIK_ENOTFOUND) rc = 0;
+    }
+    if (rc == CHRONIK_ENOMEM) cnk_error(err, rc, 0, "%s: no memory to read the catalog", t->dir);
+    cnk_free(path);
+    cnk_free(temporary);
+    return rc;
+}
+
 static int open_all(cnk_tier *t, chronik_error *err) {
     names n = {.io = t->io, .dir = t->dir};
+    cnk_map told = {0};
+    uint64_t seq_max = 0;
     int rc = names_list(&n, err);
     for (size_t i = 0; rc == 0 && i < n.temporary_count; i++) {
         char *path = cnk_tier_path(t->dir, n.temporary[i], ".tmp");
         rc = path ? t->io->disk_ops->unlink(t->io->disk, path, err) : CHRONIK_ENOMEM;
         cnk_free(path);
     }
+    if (rc == 0) rc = read_catalog(t, &told, &seq_max, err);
     /* A process that was killed may have renamed a pack and not come to sync its name: what is relied upon from here on
      * has to be durable first (S4). Its data is: a pack is renamed only after its sync. */
     if (rc == 0 && !TIER_BUG(FOUND_NOT_SYNCED)) rc = t->io->disk_ops->sync_dir(t->io->disk, t->dir, err);
     uint64_t told_ns = 0;
     for (size_t i = 0; rc == 0 && i < n.seq_count; i++) {
         tell_progress(t, i, n.seq_count, &told_ns);
-        rc = open_one(t, n.seqs[i], err);
+        rc = take_one(t, n.seqs[i], &told, err);
     }
-    t->next_seq = n.seq_count > 0 ? n.seqs[n.seq_count - 1] + 1 : 1;
+    if (TIER_BUG(NAME_USED_TWICE)) seq_max = 0;
+    if (n.seq_count > 0 && n.seqs[n.seq_count - 1] > seq_max) seq_max = n.seqs[n.seq_count - 1];
+    t->next_seq = seq_max + 1;
+    cnk_tier_catalog_packs_free(&told);
     names_free(&n);
     return rc;
 }
@@ -434,11 +476,62 @@ static int check_one(const chronik_io *io, const char *dir, uint64_t seq, bool q
     return rc;
 }
 
+/* Does the catalog file tell of the pack as it is? One that cannot be opened has been told of already. */
+static bool told_right(const chronik_io *io, cnk_pack *told, const char *catalog, const teller *to) {
+    cnk_pack *opened = NULL;
+    if (cnk_pack_open(io, told->path, NULL, &opened)) return true;
+    bool right = cnk_pack_complete(told, opened) == 0;
+    cnk_pack_unref(opened);
+    if (!right) tell(to, "%s: it tells of another pack than %s", catalog, told->path);
+    return right;
+}
+
+static int put_catalog_aside(const chronik_io *io, const char *dir, const char *path, const teller *to, chronik_error *err) {
+    char *aside = cnk_tier_catalog_path(dir, ".damaged");
+    int rc = aside ? io->disk_ops->rename(io->disk, path, aside, err) : CHRONIK_ENOMEM;
+    if (rc == 0) rc = io->disk_ops->sync_dir(io->disk, dir, err);
+    if (rc == 0) tell(to, "%s: put aside as %s; the next start writes it anew", path, aside);
+    cnk_free(aside);
+    return rc;
+}
+
+/* A file that ends early costs a start time, and nothing else; one that tells of other packs than there are keeps them from
+ * being read. */
+static int check_catalog(const chronik_io *io, const names *n, bool quarantine, const teller *to, chronik_error *err) {
+    char *path = cnk_tier_catalog_path(n->dir, "");
+    chronik_error why = CHRONIK_ERROR_INIT;
+    tier_catalog c = {.bytes = 0};
+    cnk_map told = {0};
+    uint64_t seq_max;
+    size_t wrong = 0;
+    int rc = path ? cnk_tier_catalog_read(io, n->dir, &c, &told, &seq_max, &why) : CHRONIK_ENOMEM;
+    bool cut = rc == CHRONIK_ECORRUPT || rc == CHRONIK_EUNSUPPORTED;
+    if (cut) tell(to, "%s; all from there on is ignored: the next start opens more packs, and writes it anew", why.text);
+    for (size_t i = 0; (rc == 0 || cut) && i < n->seq_count; i++) {
+        cnk_pack *pack = cnk_map_get(&told, n->seqs[i]);
+        if (pack && !told_right(io, pack, path, to)) wrong++;
+    }
+    if (rc == 0 && !wrong) tell(to, "%s: sound: it tells of %llu packs", path, (unsigned long long)told.count);
+    if (rc && !cut && rc != CHRONIK_ENOTFOUND) cnk_error(err, rc, why.sys_errno, "%s", why.text);
+    if (cut || rc == CHRONIK_ENOTFOUND) rc = 0;
+    if (rc == 0 && (cut || wrong) && quarantine) rc = put_catalog_aside(io, n->dir, path, to, err);
+    if (rc == 0 && wrong)
+        rc = cnk_error(err, CHRONIK_ECORRUPT, 0, "%s: it tells of %llu packs wrongly", path, (unsigned long long)wrong);
+    cnk_tier_catalog_packs_free(&told);
+    cnk_free(path);
+    return rc;
+}
+
 int cnk_tier_check(const chronik_io *io, const char *dir, bool quarantine, void (*say)(void *arg, const char *sentence),
                    void *say_arg, chronik_error *err) {
     names n = {.io = io, .dir = dir};
     teller to = {say, say_arg};
     int worst = 0, rc = names_list(&n, err);
+    if (rc == 0) {
+        rc = check_catalog(io, &n, quarantine, &to, err);
+        worst = rc == CHRONIK_ECORRUPT ? rc : 0;
+        if (worst) rc = 0;
+    }
     for (size_t i = 0; rc == 0 && i < n.seq_count; i++) {
         rc = check_one(io, dir, n.seqs[i], quarantine, &to, err);
         if (rc == CHRONIK_ECORRUPT || rc == CHRONIK_EUNSUPPORTED) {

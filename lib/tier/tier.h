@@ -24,8 +24,8 @@
 typedef struct cnk_tier cnk_tier;
 typedef struct cnk_tier_port cnk_tier_port;
 
-/* What the node is told, on the home port's thread; `damaged` also from cnk_tier_open and cnk_tier_stream_attach, on
- * their caller's. */
+/* What the node is told, on the home port's thread; `damaged` also from cnk_tier_open, cnk_tier_stream_attach and the
+ * cold vtable, on their caller's, and from jobs. */
 typedef struct cnk_tier_events {
     /* Packs cannot be written (disk full, over the budget, an error): nothing is lost, sealed files wait in the WAL,
      * and the tier tries again by itself. Once for each pause. */
@@ -63,9 +63,9 @@ typedef struct cnk_tier_options {
 
 /* ---- opening and closing ---- */
 
-/* Lists the directory, removes temporary files, opens all packs (two reads for each) and syncs the directory. Blocks;
- * at start-up, after cnk_wal_open and before any stream is attached. A pack that cannot be opened is reported
- * (`damaged`) and left out. `events` may be NULL. EIO, ENOMEM, ENOSPC. */
+/* Lists the directory, removes temporary files, reads the catalog file, opens the packs that it does not tell of (two reads
+ * for each) and syncs the directory. Blocks; at start-up, after cnk_wal_open and before any stream is attached. A pack that
+ * cannot be opened is reported (`damaged`) and left out. `events` may be NULL. EIO, ENOMEM, ENOSPC. */
 int cnk_tier_open(const chronik_io *io, cnk_wal *wal, const cnk_tier_options *options, const cnk_tier_events *events,
                   void *events_arg, chronik_error *err, cnk_tier **ret_tier);
 /* After cnk_tier_drain and with all ports closed, no cold read under way. NULL-safe. */
@@ -118,13 +118,15 @@ typedef struct cnk_tier_stats {
     uint64_t files_kept;        /* converted, but for what is not committed yet or cannot be read */
     uint64_t files_converted, packs_written, bytes_converted;
     uint64_t packs_deleted, packs_rewritten;
+    uint64_t catalog_failures; /* the catalog file could not be written */
     uint64_t cold_reads, cold_bytes;
     bool paused, busy;
 } cnk_tier_stats;
 void cnk_tier_stats_get(cnk_tier *tier, cnk_tier_stats *ret_stats); /* any thread */
 
-/* For fsck, with no node running: checks every pack in the directory. `say` gets a sentence for each thing that is
- * wrong, and one for each pack. `quarantine`: damaged packs are renamed to ….damaged. 0: all sound; ECORRUPT, EIO. */
+/* For fsck, with no node running: checks every pack in the directory, and the catalog file. `say` gets a sentence for each
+ * thing that is wrong, and one for each pack. `quarantine`: damaged packs, and a catalog file in which something is wrong, are renamed to
+ * ….damaged. 0: all sound, or a catalog file that ends early (which does no harm); ECORRUPT, EIO. */
 int cnk_tier_check(const chronik_io *io, const char *dir, bool quarantine, void (*say)(void *arg, const char *sentence),
                    void *say_arg, chronik_error *err);
 
@@ -137,6 +139,8 @@ enum cnk_tier_bug {
     CNK_TIER_BUG_DELETED_TOO_EARLY, /* a dropped stream's pack is deleted before the drop is durable */
     CNK_TIER_BUG_FOUND_NOT_SYNCED,  /* packs found at the start are trusted, although their names may be in memory only
                                      */
+    CNK_TIER_BUG_NAME_USED_TWICE, /* a thinned out pack takes the name of the old one, and names in the catalog file are
+                                     not stepped over */
     CNK_TIER_BUG_COUNT
 };
 extern enum cnk_tier_bug cnk_tier_bug;

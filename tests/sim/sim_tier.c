@@ -671,7 +671,7 @@ static bool run_seed(sim_run *run) {
 /* ---- the program ---- */
 
 static const char *const bugs[CNK_TIER_BUG_COUNT + 1] = {"none", "pack-not-synced", "rename-not-synced",
-                                                         "deleted-too-early", "found-not-synced"};
+                                                         "deleted-too-early", "found-not-synced", "name-used-twice"};
 
 static void bug_set(size_t bug) { cnk_tier_bug = (enum cnk_tier_bug)bug; }
 
