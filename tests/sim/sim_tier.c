@@ -47,6 +47,7 @@ typedef struct sim {
     model_stream streams[STREAMS_MAX];
     uint64_t next_id;
     bool fenced, failed, trace, drained, draining, flipped, faulty;
+    bool named; /* the world before was killed when a pack had its name, and the name was not synced */
     unsigned damaged;
     uint64_t bytes_at_open; /* of the WAL */
     uint64_t calls, crashes, worlds;
@@ -576,11 +577,23 @@ static void plan_faults(sim *t) {
 /* A pack has its name, and the name is not synced. */
 static bool named(void *world) { return strcmp(sim_world_last_call(world), "rename packs/#.pack") == 0; }
 
+static void run_checkpoint(void *port) { cnk_wal_checkpoint(port); }
+
+/* Whatever a start trusts that is in memory only, the WAL soon relies on; then the power goes. */
+static void short_life(sim *t) {
+    for (unsigned n = 0; n < t->ports_count; n++) sim_world_on(t->world, n, run_checkpoint, t->wal_ports[n]);
+    sim_world_run(t->world, below(t, 8000) * SIM_MICROSECOND);
+}
+
 static void life(sim *t, bool last) {
+    bool short_one = t->named && !last && chance(t, 1, 2);
+    t->named = false;
     unsigned loops = boot(t);
     if (!last && chance(t, 1, 6)) sim_world_crash_in(t->world, 1 + below(t, 40)); /* while it starts */
     bool started = start(t, loops, false);
-    if (started) {
+    if (started && short_one) {
+        short_life(t);
+    } else if (started) {
         if (!last && chance(t, 5, 6)) sim_world_crash_in(t->world, 1 + below(t, chance(t, 1, 4) ? 30 : 400));
         if (!last) plan_faults(t);
         if (!t->faulty && chance(t, 1, 8)) sim_disk_space_set(t->disk, (UINT64_C(1500) << 10) + below(t, 3000) * 1024);
@@ -591,18 +604,24 @@ static void life(sim *t, bool last) {
         }
         if (!sim_world_dead(t->world) && !t->failed && !t->fenced && chance(t, 1, 3)) orderly_stop(t);
     }
-    if (started && !t->failed && !last && !sim_world_dead(t->world) && chance(t, 1, 4))
-        (void)sim_world_run_until(t->world, named, t->world, SIM_SECOND); /* the least safe moment of all */
-    if (!t->failed && !last && !sim_world_dead(t->world) && chance(t, 1, 2)) sim_world_kill(t->world);
+    if (started && !short_one && !t->failed && !last && !sim_world_dead(t->world) && chance(t, 1, 4))
+        t->named = sim_world_run_until(t->world, named, t->world, SIM_SECOND); /* the least safe moment of all */
+    if (!t->failed && !last && !sim_world_dead(t->world) && (short_one || t->named || chance(t, 1, 2)))
+        sim_world_kill(t->world);
     bool dead = sim_world_dead(t->world);
     shut(t);
     t->ended = dead ? "a kill" : "an exit";
     sim_disk_crash(t->disk, SIM_CRASH_PROCESS);
-    if (chance(t, 1, 2)) {
+    if (short_one || chance(t, 1, 2)) {
+        t->named = false;
         t->ended = "a power cut";
         sim_disk_crash(t->disk, SIM_CRASH_POWER);
     }
     sim_disk_space_set(t->disk, UINT64_C(256) << 20);
+    /* The catalog file is a cache: whatever becomes of it does no harm. */
+    int64_t size = sim_disk_size(t->disk, "packs/catalog");
+    if (size > 0 && chance(t, 1, 10))
+        sim_disk_flip(t->disk, "packs/catalog", below(t, (uint64_t)size), (unsigned)below(t, 8));
 }
 
 /* Flips a bit in a pack. Whoever reads it must say so, or not need it. */

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,7 +18,7 @@
 #include "cold_read.h"
 #include "io/event.h"
 #include "segment/pack.h"
-#include "tier/tier.h"
+#include "tier/internal.h"
 #include "wal/internal.h"
 
 enum { STREAMS_MAX = 64, PORTS = 2, ENTRIES_MAX = 100000, FILE_BYTES = 1 << 20 };
@@ -81,6 +82,8 @@ static uint64_t index_at(uint64_t stream, int64_t offset, uint64_t from) {
 static chronik_io *real;
 static chronik_io faulty;
 static chronik_disk_ops faulty_ops;
+static _Atomic long pack_reads; /* and of the catalog file */
+static long fail_next_open = -1; /* of the calls of the next start */
 static long calls, fail_at; /* calls that concern packs; the one that fails, or -1 */
 static int fail_code;
 static _Atomic bool full; /* packs get no space */
@@ -112,8 +115,13 @@ static int f_write(void *d, chronik_file *f, const struct iovec *iov, int n, uin
     return rc ? rc : real->disk_ops->write(d, f, iov, n, pos, err);
 }
 static int64_t f_read(void *d, chronik_file *f, void *buf, size_t len, uint64_t pos, chronik_error *err) {
+    pack_reads += is_pack(f);
     int rc = fault(is_pack(f), err);
     return rc ? rc : real->disk_ops->read(d, f, buf, len, pos, err);
+}
+static int f_size(void *d, chronik_file *f, chronik_error *err, uint64_t *ret) {
+    int rc = fault(is_pack(f), err);
+    return rc ? rc : real->disk_ops->size_get(d, f, err, ret);
 }
 static int f_sync(void *d, chronik_file *f, chronik_error *err) {
     int rc = fault(is_pack(f), err);
@@ -147,6 +155,7 @@ static void faulty_make(void) {
     faulty_ops.close = f_close;
     faulty_ops.write = f_write;
     faulty_ops.read = f_read;
+    faulty_ops.size_get = f_size;
     faulty_ops.sync = f_sync;
     faulty_ops.allocate = f_allocate;
     faulty_ops.rename = f_rename;
@@ -161,7 +170,7 @@ static void faulty_make(void) {
 /* ---- the world ---- */
 
 typedef struct world {
-    char dir[64], wal_dir[80], pack_dir[80];
+    char dir[64], wal_dir[80], pack_dir[80], catalog[90];
     cnk_event_loop *loop;
     cnk_wal *wal;
     cnk_tier *tier;
@@ -174,7 +183,7 @@ typedef struct world {
     unsigned writable, paused, resumed, damaged, fenced;
     uint64_t damaged_stream;
     chronik_error damage;
-    bool attach_may_fail;
+    bool attach_may_fail, start_may_fail;
     uint64_t budget;
     bool hasty; /* while packs are opened */
     unsigned progress;
@@ -288,8 +297,20 @@ static void world_open(void) {
     hasty = *real->jobs_ops;
     hasty.now_ns = hasty_now;
     if (w.hasty) faulty.jobs_ops = &hasty;
-    ck_assert_msg(cnk_tier_open(&faulty, w.wal, &to, &tier_events, NULL, &err, &w.tier) == 0, "%s", err.text);
+    calls = 0;
+    fail_at = fail_next_open;
+    int opened = cnk_tier_open(&faulty, w.wal, &to, &tier_events, NULL, &err, &w.tier);
+    ck_assert_msg(opened == 0 || w.start_may_fail, "%s", err.text);
+    fail_at = -1;
     faulty.jobs_ops = real->jobs_ops;
+    if (opened) {
+        w.tier = NULL;
+        cnk_wal_free(w.wal);
+        l->ops->timer_free(l->self, w.tick);
+        cnk_event_loop_free(w.loop);
+        chronik_io_posix_free(real);
+        return;
+    }
     for (int i = 0; i < PORTS; i++) {
         ck_assert_int_eq(cnk_wal_port_open(w.wal, l, &wal_events, NULL, &w.wal_ports[i]), 0);
         ck_assert_int_eq(cnk_tier_port_open(w.tier, l, w.wal_ports[i], &w.ports[i]), 0);
@@ -316,6 +337,7 @@ static void world_new(void) {
     ck_assert_ptr_nonnull(mkdtemp(w.dir));
     snprintf(w.wal_dir, sizeof w.wal_dir, "%s/wal", w.dir);
     snprintf(w.pack_dir, sizeof w.pack_dir, "%s/packs", w.dir);
+    snprintf(w.catalog, sizeof w.catalog, "%s/catalog", w.pack_dir);
     world_open();
 }
 
@@ -986,6 +1008,450 @@ START_TEST(damage_in_the_wal_keeps_one_stream_there) {
 }
 END_TEST
 
+/* ---- the catalog file ---- */
+
+/* How many packs of the directory it tells of; -1: it is not there, or ends early. */
+static int told_packs(void) {
+    cnk_map told = {0};
+    tier_catalog c = {.bytes = 0};
+    uint64_t seq_max;
+    chronik_io *io;
+    ck_assert_int_eq(chronik_io_posix_new(NULL, NULL, &io), 0); /* also while no world is open */
+    int rc = cnk_tier_catalog_read(io, w.pack_dir, &c, &told, &seq_max, NULL), n = (int)told.count;
+    cnk_tier_catalog_packs_free(&told);
+    chronik_io_posix_free(io);
+    return rc ? -1 : n;
+}
+
+static void wait_catalog(void) {
+    for (int i = 0; i < 60000 && told_packs() != (int)stats().packs; i++) turn(2);
+    ck_assert_int_eq(told_packs(), (int)stats().packs);
+}
+
+/* Three streams in some packs, all told of; closed. */
+static uint64_t world_with_packs(void) {
+    world_new();
+    for (uint64_t id = 1; id <= 3; id++) stream_new(id);
+    fill(3, 2500);
+    settle();
+    wait_catalog();
+    uint64_t packs = stats().packs;
+    ck_assert_uint_gt(packs, 3);
+    world_close();
+    return packs;
+}
+
+static long catalog_len(void) {
+    struct stat st;
+    return stat(w.catalog, &st) ? -1 : (long)st.st_size;
+}
+
+/* It opens, nothing is missing or damaged, and the file is made good. */
+static void opens_as_if_nothing_were(void) {
+    world_open();
+    check_all(100000);
+    ck_assert_msg(w.damaged == 0, "%s", w.damage.text);
+    wait_catalog();
+    world_close();
+}
+
+START_TEST(a_start_reads_no_pack_of_which_the_catalog_tells) {
+    uint64_t packs = world_with_packs();
+    pack_reads = 0;
+    world_open();
+    ck_assert_int_eq((int)pack_reads, 1); /* the file's */
+    ck_assert_uint_eq(stats().packs, packs);
+    ck_assert_uint_gt(stats().pack_bytes, 3 << 20);
+    check_all(100000);
+    ck_assert_int_gt((int)pack_reads, (int)packs);
+    fill(3, 600); /* what comes is appended, */
+    settle();
+    wait_catalog();
+    world_close();
+    pack_reads = 0;
+    world_open();
+    ck_assert_int_eq((int)pack_reads, 1);
+    check_all(100000);
+    ck_assert_int_eq((int)w.damaged, 0);
+    world_remove();
+}
+END_TEST
+
+static void *read_all(void *arg) {
+    const cnk_log_cold *cold = cnk_tier_cold(w.tier);
+    const int64_t *ends = arg;
+    size_t bytes = 0;
+    for (uint64_t id = 1; id <= 3; id++) {
+        cnk_writer out;
+        cnk_writer_growing(&out, 0);
+        ck_assert_int_eq(cold_read(cold, id, 0, ends[id], UINT32_MAX, true, &out, NULL), 0);
+        bytes += out.len;
+        cnk_writer_free(&out);
+    }
+    return (void *)bytes;
+}
+
+START_TEST(many_may_be_the_first_to_read) {
+    (void)world_with_packs();
+    world_open();
+    pthread_t threads[4];
+    int64_t ends[4] = {0};
+    void *bytes[4];
+    for (uint64_t id = 1; id <= 3; id++) ends[id] = cnk_wal_stream_state(w.streams[id])->released_offset;
+    for (int i = 0; i < 4; i++) ck_assert_int_eq(pthread_create(&threads[i], NULL, read_all, ends), 0);
+    for (int i = 0; i < 4; i++) ck_assert_int_eq(pthread_join(threads[i], &bytes[i]), 0);
+    for (int i = 0; i < 4; i++) ck_assert_ptr_eq(bytes[i], bytes[0]);
+    check_all(100000);
+    world_remove();
+}
+END_TEST
+
+/* A file of an earlier time comes back: packs that it tells of are gone, others have come, and names are not used again. */
+START_TEST(a_stale_catalog_does_no_harm) {
+    char command[300];
+    uint64_t packs = world_with_packs();
+    snprintf(command, sizeof command, "cp '%s' '%s/stale'", w.catalog, w.dir);
+    ck_assert_int_eq(system(command), 0);
+    world_open();
+    for (uint64_t id = 1; id <= 3; id++) {
+        uint64_t to = cnk_wal_stream_state(w.streams[id])->released_index - 5;
+        if (_i == 0 && id == 3) continue; /* its packs are thinned out, not deleted */
+        ck_assert_int_eq(cnk_wal_trim(w.streams[id], to, base_offset(id, to)), 0);
+        cnk_tier_stream_trimmed(w.ports[id % PORTS], w.streams[id]);
+    }
+    kick();
+    for (int i = 0; i < 60000 && stats().packs_deleted + stats().packs_rewritten < packs - 2; i++) turn(2);
+    ck_assert_uint_ge(stats().packs_deleted + stats().packs_rewritten, packs - 2);
+    wait_catalog();
+    world_close();
+    snprintf(command, sizeof command, "mv '%s/stale' '%s'", w.dir, w.catalog);
+    ck_assert_int_eq(system(command), 0);
+    uint64_t stale = (uint64_t)told_packs();
+    ck_assert_uint_eq(stale, packs);
+    world_open();
+    check_all(100000);
+    fill(3, 900);
+    settle();
+    wait_catalog();
+    check_all(100000);
+    world_reopen();
+    check_all(100000);
+    ck_assert_msg(w.damaged == 0, "%s", w.damage.text);
+    world_remove();
+}
+END_TEST
+
+/* All packs are deleted, then the file of before comes back: the next pack is not named like one that it tells of. */
+START_TEST(names_that_a_catalog_tells_of_are_not_used_again) {
+    char command[300], path[200];
+    world_new();
+    stream_new(1);
+    fill(1, 1500);
+    settle();
+    wait_catalog();
+    uint64_t last = stats().packs_written;
+    snprintf(command, sizeof command, "cp '%s' '%s/stale'", w.catalog, w.dir);
+    ck_assert_int_eq(system(command), 0);
+    ck_assert_int_eq(cnk_wal_stream_drop(w.streams[1]), 0);
+    cnk_tier_stream_dropped(w.ports[1], 1);
+    w.streams[1] = NULL;
+    kick();
+    wait_collected(0);
+    world_close();
+    snprintf(command, sizeof command, "mv '%s/stale' '%s'", w.dir, w.catalog);
+    ck_assert_int_eq(system(command), 0);
+    world_open();
+    stream_new(2);
+    while (stats().packs_written == 0) {
+        for (int i = 0; i < 40; i++) append(2);
+        kick();
+        turn(1);
+    }
+    snprintf(path, sizeof path, "%s/%016x.pack", w.pack_dir, (unsigned)last + 1);
+    ck_assert_int_eq(access(path, F_OK), 0);
+    settle();
+    check_all(100000);
+    world_reopen();
+    check_all(100000);
+    ck_assert_int_eq((int)w.damaged, 0);
+    world_remove();
+}
+END_TEST
+
+/* Cut at some place: what comes before it is used. */
+START_TEST(a_torn_catalog_costs_time_alone) {
+    static const int tenths[] = {0, 3, 5, 9};
+    (void)world_with_packs();
+    for (int i = 0; i < 10; i++) {
+        long len = i < 6 ? (long[]){0, 1, 39, 40, 41, 60}[i] : catalog_len() * tenths[i - 6] / 10 + 13;
+        ck_assert_int_eq(truncate(w.catalog, len), 0);
+        opens_as_if_nothing_were();
+    }
+    world_open();
+    check_all(100000);
+    world_remove();
+}
+END_TEST
+
+START_TEST(a_flipped_bit_in_the_catalog_costs_time_alone) {
+    (void)world_with_packs();
+    for (int i = 0; i < 10; i++) {
+        flip(w.catalog, (uint64_t)(catalog_len() * i / 10));
+        opens_as_if_nothing_were();
+    }
+    world_open();
+    check_all(100000);
+    world_remove();
+}
+END_TEST
+
+static void store_right(uint8_t *header) {
+    uint32_t crc = cnk_crc32c(0, header, 36);
+    memcpy(header + 36, &crc, 4);
+}
+
+/* Missing (0), of another kind (1), of a newer version (2), with a must-understand bit in its header (3), empty but for zeros (4). */
+START_TEST(a_strange_catalog_costs_time_alone) {
+    uint8_t header[40];
+    (void)world_with_packs();
+    for (int i = 0; i < 5; i++) {
+        FILE *f = fopen(w.catalog, "r+b");
+        ck_assert_uint_eq(fread(header, 1, sizeof header, f), sizeof header);
+        if (i == 1) memcpy(header, "#!/bin/sh\n", 10);
+        if (i == 2) header[8] = 2, store_right(header);
+        if (i == 3) header[11] = 0x80, store_right(header);
+        if (i == 4) memset(header, 0, sizeof header);
+        rewind(f);
+        ck_assert_uint_eq(fwrite(header, 1, sizeof header, f), sizeof header);
+        fclose(f);
+        if (i == 0) ck_assert_int_eq(unlink(w.catalog), 0);
+        opens_as_if_nothing_were();
+    }
+    world_open();
+    world_remove();
+}
+END_TEST
+
+/* Whoever comes later may append records of other kinds: passed over (0), or, with a must-understand bit, the end (1). */
+START_TEST(later_kinds_of_records_are_passed_over_or_respected) {
+    uint8_t header[40], seed[24], record[30] = {0};
+    uint64_t packs = world_with_packs();
+    long len = catalog_len();
+    FILE *f = fopen(w.catalog, "r+b");
+    ck_assert_uint_eq(fread(header, 1, sizeof header, f), sizeof header);
+    memcpy(seed, header + 16, 16);
+    cnk_store_le64(seed + 16, (uint64_t)len);
+    cnk_store_le32(record + 4, sizeof record);
+    cnk_store_le16(record + 8, 77);
+    cnk_store_le16(record + 10, _i ? 2 : 0);
+    cnk_store_le32(record, cnk_crc32c(cnk_crc32c(0, seed, sizeof seed), record + 4, sizeof record - 4));
+    fseek(f, len, SEEK_SET);
+    ck_assert_uint_eq(fwrite(record, 1, sizeof record, f), sizeof record);
+    fclose(f);
+    chronik_error err = CHRONIK_ERROR_INIT;
+    ck_assert_int_eq(chronik_io_posix_new(NULL, &err, &real), 0);
+    ck_assert_int_eq(told_packs(), _i ? -1 : (int)packs);
+    chronik_io_posix_free(real);
+    pack_reads = 0;
+    world_open();
+    ck_assert_int_eq((int)pack_reads, 1); /* what came before is used in either case */
+    ck_assert_int_eq(catalog_len() > 0, _i == 0);
+    check_all(100000);
+    world_remove();
+}
+END_TEST
+
+static void pack_path(char path[200], unsigned seq) { snprintf(path, 200, "%s/%016x.pack", w.pack_dir, seq); }
+
+/* A pack becomes another one of the same name and length: whoever reads it is told, once, and the next start takes it as it
+ * is. */
+START_TEST(a_replaced_pack_is_told_by_the_first_read) {
+    char path[200];
+    uint8_t t[64];
+    (void)world_with_packs();
+    pack_path(path, 2);
+    FILE *f = fopen(path, "r+b");
+    ck_assert_int_eq(fseek(f, -64, SEEK_END), 0);
+    ck_assert_uint_eq(fread(t, 1, sizeof t, f), sizeof t);
+    t[20] ^= 1; /* its uid */
+    cnk_store_le32(t + 52, cnk_crc32c(0, t, 52));
+    ck_assert_int_eq(fseek(f, -64, SEEK_END), 0);
+    ck_assert_uint_eq(fwrite(t, 1, sizeof t, f), sizeof t);
+    fclose(f);
+    world_open();
+    ck_assert_int_eq((int)w.damaged, 0);
+    ck_assert_int_gt((int)catalog_len(), 0);
+    const tier_stream *s = cnk_tier_stream_locked(w.tier, 1, false);
+    size_t at = 0;
+    while (at < s->count && s->sections[at].in->pack->seq != 2) at++;
+    ck_assert_uint_lt(at, s->count);
+    int64_t first = s->sections[at].s->first_offset, end = s->sections[at].s->end_offset;
+    const cnk_log_cold *cold = cnk_tier_cold(w.tier);
+    for (int64_t offset = first; offset < end; offset += end - first - 1 ? end - first - 1 : 1) {
+        chronik_error err = CHRONIK_ERROR_INIT;
+        int64_t base;
+        cnk_writer out;
+        cnk_writer_growing(&out, 0);
+        ck_assert_int_eq(cold_read(cold, 1, offset, end, 1, true, &out, &err), CHRONIK_ECORRUPT);
+        ck_assert_ptr_nonnull(strstr(err.text, "0000000000000001"));
+        ck_assert_ptr_nonnull(strstr(err.text, path));
+        ck_assert_int_eq(cold->find_timestamp(cold->self, 1, 0, offset, end, &base, &err), CHRONIK_ECORRUPT);
+        cnk_writer_free(&out);
+    }
+    ck_assert_int_eq((int)w.damaged, 1);
+    ck_assert_int_eq((int)catalog_len(), -1);
+    fill(3, 600); /* nor does it come back */
+    settle();
+    ck_assert_int_eq((int)catalog_len(), -1);
+    world_close();
+    w.damaged = 0;
+    opens_as_if_nothing_were();
+    world_open();
+    world_remove();
+}
+END_TEST
+
+/* A pack that is damaged (0), or gone while it is in use (1): told by the first read; cut short (2): by the start. */
+START_TEST(a_pack_spoilt_behind_the_catalog_is_told) {
+    char path[200];
+    (void)world_with_packs();
+    pack_path(path, 2);
+    w.attach_may_fail = true;
+    struct stat st;
+    ck_assert_int_eq(stat(path, &st), 0);
+    if (_i == 0) flip(path, (uint64_t)st.st_size - 30);
+    if (_i == 2) ck_assert_int_eq(truncate(path, st.st_size - 4096), 0);
+    world_open();
+    if (_i == 1) ck_assert_int_eq(unlink(path), 0);
+    ck_assert_int_eq(w.damaged > 0, _i == 2);
+    chronik_error err = CHRONIK_ERROR_INIT;
+    int64_t end = cnk_wal_stream_state(w.streams[1])->released_offset;
+    const cnk_log_cold *cold = cnk_tier_cold(w.tier);
+    unsigned bad = 0;
+    for (uint64_t i = 1; base_offset(1, i) < end; i++) {
+        cnk_writer out;
+        cnk_writer_growing(&out, 0);
+        int rc = entry_of(1, i).count ? cold_read(cold, 1, base_offset(1, i), end, 1, true, &out, &err) : 0;
+        if (rc) ck_assert_int_eq(rc, CHRONIK_ECORRUPT);
+        bad += rc != 0;
+        cnk_writer_free(&out);
+    }
+    ck_assert_uint_gt(bad, 10);
+    ck_assert_uint_gt(w.damaged, 0);
+    unsigned told = w.damaged;
+    if (_i < 2) ck_assert_uint_eq(told, 1);
+    w.damaged = 0;
+    world_reopen(); /* told again by the start, as it opens all packs */
+    ck_assert_uint_gt(w.damaged, 0);
+    world_remove();
+}
+END_TEST
+
+/* Each call of a start fails in turn: it does not start, and does so the next time, or nothing is wrong. */
+START_TEST(a_start_survives_each_failed_call) {
+    uint64_t packs = world_with_packs();
+    for (long n = 0; n < 1000; n++) {
+        w.start_may_fail = true;
+        fail_next_open = n;
+        world_open();
+        bool reached = calls > n;
+        if (!w.tier) continue;
+        ck_assert_uint_ge(stats().packs, packs);
+        ck_assert_msg(w.damaged == 0, "%s", w.damage.text);
+        check_all(200000);
+        wait_catalog();
+        world_close();
+        if (!reached) {
+            ck_assert_int_gt((int)n, 10);
+            break;
+        }
+    }
+    fail_next_open = -1;
+    world_open();
+    check_all(200000);
+    world_remove();
+}
+END_TEST
+
+/* What was thinned out and deleted does not stay in the file for ever. */
+START_TEST(a_catalog_of_packs_that_are_gone_is_written_anew) {
+    world_new();
+    for (uint64_t id = 1; id <= 12; id++) stream_new(id);
+    fill(12, 5000);
+    settle();
+    wait_catalog();
+    for (uint64_t id = 1; id <= 12; id++) {
+        uint64_t to = cnk_wal_stream_state(w.streams[id])->released_index - 5;
+        ck_assert_int_eq(cnk_wal_trim(w.streams[id], to, base_offset(id, to)), 0);
+        cnk_tier_stream_trimmed(w.ports[id % PORTS], w.streams[id]);
+    }
+    kick();
+    wait_collected(3);
+    for (int i = 0; i < 60000 && catalog_len() > 3 * 2 * (16 + 56 + 12 * 96) + 2000; i++) turn(2);
+    ck_assert_int_le((int)catalog_len(), 3 * 2 * (16 + 56 + 12 * 96) + 2000);
+    wait_catalog();
+    check_all(100000);
+    world_reopen();
+    check_all(100000);
+    ck_assert_int_eq((int)w.damaged, 0);
+    world_remove();
+}
+END_TEST
+
+static char sentences[4000];
+static void say_all(void *arg, const char *sentence) {
+    size_t n = strlen(sentences);
+    (void)arg;
+    snprintf(sentences + n, sizeof sentences - n, "%s\n", sentence);
+}
+
+static int check_tier(bool quarantine) {
+    chronik_error err = CHRONIK_ERROR_INIT;
+    sentences[0] = 0;
+    return cnk_tier_check(real, w.pack_dir, quarantine, say_all, NULL, &err);
+}
+
+/* fsck: sound; cut; wrong about a pack. */
+START_TEST(fsck_looks_at_the_catalog) {
+    char path[200], aside[120];
+    uint8_t t[64];
+    chronik_error err = CHRONIK_ERROR_INIT;
+    (void)world_with_packs();
+    snprintf(aside, sizeof aside, "%s.damaged", w.catalog);
+    ck_assert_int_eq(chronik_io_posix_new(NULL, &err, &real), 0);
+    ck_assert_int_eq(check_tier(true), 0);
+    ck_assert_ptr_nonnull(strstr(sentences, "/catalog: sound"));
+    pack_path(path, 3);
+    FILE *f = fopen(path, "r+b");
+    ck_assert_int_eq(fseek(f, -64, SEEK_END), 0);
+    ck_assert_uint_eq(fread(t, 1, sizeof t, f), sizeof t);
+    uint8_t was = t[20];
+    for (int round = 0; round < 2; round++) {
+        t[20] = round ? was : was ^ 1;
+        cnk_store_le32(t + 52, cnk_crc32c(0, t, 52));
+        ck_assert_int_eq(fseek(f, -64, SEEK_END), 0);
+        ck_assert_uint_eq(fwrite(t, 1, sizeof t, f), sizeof t);
+        fflush(f);
+        if (round) break;
+        ck_assert_int_eq(check_tier(false), CHRONIK_ECORRUPT);
+        ck_assert_ptr_nonnull(strstr(sentences, "another pack"));
+    }
+    fclose(f);
+    ck_assert_int_eq(truncate(w.catalog, catalog_len() - 1), 0);
+    ck_assert_int_eq(check_tier(false), 0);
+    ck_assert_ptr_nonnull(strstr(sentences, "ignored"));
+    ck_assert_int_eq(access(aside, F_OK), -1);
+    ck_assert_int_eq(check_tier(true), 0);
+    ck_assert_ptr_nonnull(strstr(sentences, "put aside"));
+    ck_assert_int_eq(access(aside, F_OK), 0);
+    ck_assert_int_eq(access(w.catalog, F_OK), -1);
+    chronik_io_posix_free(real);
+    opens_as_if_nothing_were();
+    world_open();
+    world_remove();
+}
+END_TEST
+
 /* ---- kill ---- */
 
 static void child_run(int fd, uint64_t seed) {
@@ -1054,6 +1520,19 @@ int main(void) {
     tcase_add_test(t, what_is_missing_to_the_end_is_asked_for_and_told);
     tcase_add_loop_test(t, damage_takes_its_range_and_nothing_else, 0, 3);
     tcase_add_test(t, damage_in_the_wal_keeps_one_stream_there);
+    tcase_add_test(t, a_start_reads_no_pack_of_which_the_catalog_tells);
+    tcase_add_test(t, many_may_be_the_first_to_read);
+    tcase_add_loop_test(t, a_stale_catalog_does_no_harm, 0, 2);
+    tcase_add_test(t, names_that_a_catalog_tells_of_are_not_used_again);
+    tcase_add_test(t, a_torn_catalog_costs_time_alone);
+    tcase_add_test(t, a_flipped_bit_in_the_catalog_costs_time_alone);
+    tcase_add_test(t, a_strange_catalog_costs_time_alone);
+    tcase_add_loop_test(t, later_kinds_of_records_are_passed_over_or_respected, 0, 2);
+    tcase_add_test(t, a_replaced_pack_is_told_by_the_first_read);
+    tcase_add_loop_test(t, a_pack_spoilt_behind_the_catalog_is_told, 0, 3);
+    tcase_add_test(t, a_start_survives_each_failed_call);
+    tcase_add_test(t, a_catalog_of_packs_that_are_gone_is_written_anew);
+    tcase_add_test(t, fsck_looks_at_the_catalog);
     tcase_add_test(t, a_killed_process_loses_nothing);
     Suite *s = suite_create("tier");
     suite_add_tcase(s, t);
