@@ -78,7 +78,7 @@ static int cut(const input *in, int code, const char *what) {
 /* Makes the next `len` bytes, which the file has, lie at data + at. */
 static int need(input *in, size_t len) {
     if (in->have - in->at >= len) return 0;
-    memmove(in->data, in->data + in->at, in->have - in->at);
+    if (in->at > 0) memmove(in->data, in->data + in->at, in->have - in->at);
     in->pos += in->at;
     in->have -= in->at;
     in->at = 0;
