@@ -200,14 +200,19 @@ void cnk_tier_pack_spoilt(cnk_tier *t, const cnk_pack *pack, const chronik_error
     if (!told && t->events.damaged) t->events.damaged(t->events_arg, 0, why);
 }
 
-int cnk_tier_pack_load(cnk_tier *t, cnk_pack *pack, chronik_error *err) {
-    chronik_error why = CHRONIK_ERROR_INIT;
-    cnk_pack *opened = NULL;
+static bool pack_is_open(cnk_tier *t, const cnk_pack *pack) {
     cnk_tier_lock(t);
     bool open = pack->file != NULL;
     cnk_tier_unlock(t);
-    if (open) return 0;
+    return open;
+}
+
+int cnk_tier_pack_load(cnk_tier *t, cnk_pack *pack, chronik_error *err) {
+    chronik_error why = CHRONIK_ERROR_INIT;
+    cnk_pack *opened = NULL;
+    if (pack_is_open(t, pack)) return 0;
     int rc = cnk_pack_open(t->io, pack->path, &why, &opened);
+    if (rc && pack_is_open(t, pack)) return 0; /* by whoever has deleted it since then */
     if (rc == 0) {
         cnk_tier_lock(t);
         rc = cnk_pack_complete(pack, opened);
@@ -220,7 +225,7 @@ int cnk_tier_pack_load(cnk_tier *t, cnk_pack *pack, chronik_error *err) {
         cnk_tier_catalog_distrust(t);
         cnk_tier_pack_spoilt(t, pack, &why);
     }
-    return rc ? cnk_error(err, rc, why.sys_errno, "%s", why.text) : 0;
+    return rc ? cnk_error(err, rc, 0, "%s", why.text) : 0;
 }
 
 void cnk_tier_catalog_free(cnk_tier *t) {

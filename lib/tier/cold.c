@@ -85,7 +85,7 @@ static int open_found(cnk_tier *t, const found *f, chronik_error *err) {
     chronik_error why = CHRONIK_ERROR_INIT;
     int rc = f->open ? 0 : cnk_tier_pack_load(t, f->pack, &why);
     if (rc == 0) return 0;
-    return cnk_error(err, rc, why.sys_errno, "stream %016llx, offsets %lld to %lld: %s", (unsigned long long)f->s->stream,
+    return cnk_error(err, rc, 0, "stream %016llx, offsets %lld to %lld: %s", (unsigned long long)f->s->stream,
                      (long long)f->s->first_offset, (long long)(f->s->end_offset - 1), why.text);
 }
 

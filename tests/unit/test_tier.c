@@ -84,6 +84,7 @@ static chronik_io faulty;
 static chronik_disk_ops faulty_ops;
 static _Atomic long pack_reads; /* and of the catalog file */
 static long fail_next_open = -1; /* of the calls of the next start */
+static long starve_next_open = -1; /* of its allocations */
 static long calls, fail_at; /* calls that concern packs; the one that fails, or -1 */
 static int fail_code;
 static _Atomic bool full; /* packs get no space */
@@ -99,7 +100,12 @@ static int fault(bool ours, chronik_error *err) {
     return fail_code;
 }
 
+static void (*before_open)(void); /* happens while the next pack is being opened */
+
 static int f_open(void *d, const char *path, unsigned flags, chronik_error *err, chronik_file **ret) {
+    void (*first)(void) = before_open;
+    before_open = NULL;
+    if (first) first();
     bool ours = strstr(path, "/packs/") != NULL;
     int rc = fault(ours, err);
     if (rc == 0) rc = real->disk_ops->open(d, path, flags, err, ret);
@@ -299,7 +305,9 @@ static void world_open(void) {
     if (w.hasty) faulty.jobs_ops = &hasty;
     calls = 0;
     fail_at = fail_next_open;
+    cnk_mem_fail_at(starve_next_open);
     int opened = cnk_tier_open(&faulty, w.wal, &to, &tier_events, NULL, &err, &w.tier);
+    cnk_mem_fail_at(-1);
     ck_assert_msg(opened == 0 || w.start_may_fail, "%s", err.text);
     fail_at = -1;
     faulty.jobs_ops = real->jobs_ops;
@@ -1106,6 +1114,41 @@ START_TEST(many_may_be_the_first_to_read) {
 }
 END_TEST
 
+static void delete_all(void) {
+    for (uint64_t id = 1; id <= 3; id++) {
+        ck_assert_int_eq(cnk_wal_stream_drop(w.streams[id]), 0);
+        cnk_tier_stream_dropped(w.ports[id % PORTS], id);
+        w.streams[id] = NULL;
+    }
+    kick();
+    wait_collected(0);
+}
+
+/* Whoever found a pack before it died reads it, even where it is deleted before he comes to open it. */
+START_TEST(a_pack_deleted_under_its_first_reader_is_read) {
+    chronik_error err = CHRONIK_ERROR_INIT;
+    (void)world_with_packs();
+    world_open();
+    settle();
+    int64_t end = cnk_wal_stream_state(w.streams[1])->released_offset;
+    uint64_t index = index_at(1, 0, 0);
+    cnk_wal_entry e = entry_of(1, index);
+    cnk_writer out;
+    cnk_writer_growing(&out, 0);
+    before_open = delete_all;
+    int rc = cold_read(cnk_tier_cold(w.tier), 1, 0, end, 1, true, &out, &err);
+    ck_assert_msg(rc == 0, "%s", err.text);
+    ck_assert(before_open == NULL);
+    ck_assert_uint_eq(stats().packs, 0);
+    payload_of(1, index, expected, e.len);
+    ck_assert_uint_eq(out.len, e.len);
+    ck_assert_mem_eq(out.data, expected, e.len);
+    ck_assert_msg(w.damaged == 0, "%s", w.damage.text);
+    cnk_writer_free(&out);
+    world_remove();
+}
+END_TEST
+
 /* A file of an earlier time comes back: packs that it tells of are gone, others have come, and names are not used again. */
 START_TEST(a_stale_catalog_does_no_harm) {
     char command[300];
@@ -1347,7 +1390,8 @@ START_TEST(a_pack_spoilt_behind_the_catalog_is_told) {
 }
 END_TEST
 
-/* Each call of a start fails in turn: it does not start, and does so the next time, or nothing is wrong. */
+/* Each call of a start fails in turn, and each second allocation: it does not start, and does so the next time, or nothing is
+ * wrong. */
 START_TEST(a_start_survives_each_failed_call) {
     uint64_t packs = world_with_packs();
     for (long n = 0; n < 1000; n++) {
@@ -1367,7 +1411,15 @@ START_TEST(a_start_survives_each_failed_call) {
         }
     }
     fail_next_open = -1;
-    world_open();
+    unsigned starved = 0;
+    for (starve_next_open = 0;; starve_next_open += 2) {
+        world_open();
+        if (w.tier) break;
+        starved++;
+    }
+    ck_assert_uint_gt(starved, 10);
+    starve_next_open = -1;
+    ck_assert_msg(w.damaged == 0, "%s", w.damage.text);
     check_all(200000);
     world_remove();
 }
@@ -1522,6 +1574,7 @@ int main(void) {
     tcase_add_test(t, damage_in_the_wal_keeps_one_stream_there);
     tcase_add_test(t, a_start_reads_no_pack_of_which_the_catalog_tells);
     tcase_add_test(t, many_may_be_the_first_to_read);
+    tcase_add_test(t, a_pack_deleted_under_its_first_reader_is_read);
     tcase_add_loop_test(t, a_stale_catalog_does_no_harm, 0, 2);
     tcase_add_test(t, names_that_a_catalog_tells_of_are_not_used_again);
     tcase_add_test(t, a_torn_catalog_costs_time_alone);
