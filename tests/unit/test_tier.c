@@ -88,6 +88,7 @@ static long starve_next_open = -1; /* of its allocations */
 static long calls, fail_at; /* calls that concern packs; the one that fails, or -1 */
 static int fail_code;
 static _Atomic bool full; /* packs get no space */
+static _Atomic bool catalog_full; /* the catalog file cannot be written */
 static chronik_file *pack_files[4096];
 
 static bool is_pack(const chronik_file *f) { return f && pack_files[((uintptr_t)f >> 4) % 4096] == f; }
@@ -108,6 +109,7 @@ static int f_open(void *d, const char *path, unsigned flags, chronik_error *err,
     if (first) first();
     bool ours = strstr(path, "/packs/") != NULL;
     int rc = fault(ours, err);
+    if (catalog_full && strstr(path, "/packs/catalog")) rc = CHRONIK_ENOSPC;
     if (rc == 0) rc = real->disk_ops->open(d, path, flags, err, ret);
     if (rc == 0 && ours) pack_files[((uintptr_t)*ret >> 4) % 4096] = *ret;
     return rc;
@@ -170,7 +172,7 @@ static void faulty_make(void) {
     faulty.disk_ops = &faulty_ops;
     calls = 0;
     fail_at = -1;
-    full = false;
+    full = catalog_full = false;
 }
 
 /* ---- the world ---- */
@@ -1072,9 +1074,11 @@ START_TEST(a_start_reads_no_pack_of_which_the_catalog_tells) {
     ck_assert_uint_gt(stats().pack_bytes, 3 << 20);
     check_all(100000);
     ck_assert_int_gt((int)pack_reads, (int)packs);
-    fill(3, 600); /* what comes is appended, */
+    fill(3, 1500); /* what comes is appended */
     settle();
+    ck_assert_uint_gt(stats().packs, packs);
     wait_catalog();
+    ck_assert_uint_eq(stats().catalog_failures, 0);
     world_close();
     pack_reads = 0;
     world_open();
@@ -1425,6 +1429,32 @@ START_TEST(a_start_survives_each_failed_call) {
 }
 END_TEST
 
+/* Where the file cannot be written, it is counted, and nothing else; the next pack that comes when it can be, mends it. */
+START_TEST(a_catalog_that_cannot_be_written_costs_nothing_else) {
+    uint64_t packs = world_with_packs();
+    world_open();
+    catalog_full = true;
+    fill(3, 1500);
+    settle();
+    uint64_t more = stats().packs;
+    ck_assert_uint_gt(more, packs);
+    ck_assert_uint_gt(stats().catalog_failures, 0);
+    ck_assert_uint_lt((uint64_t)told_packs(), more);
+    ck_assert_uint_eq(w.paused, 0);
+    check_all(100000);
+    catalog_full = false;
+    if (_i == 0) fill(3, 1500);
+    if (_i == 1) world_reopen();
+    settle();
+    wait_catalog();
+    check_all(100000);
+    world_reopen();
+    check_all(100000);
+    ck_assert_int_eq((int)w.damaged, 0);
+    world_remove();
+}
+END_TEST
+
 /* What was thinned out and deleted does not stay in the file for ever. */
 START_TEST(a_catalog_of_packs_that_are_gone_is_written_anew) {
     world_new();
@@ -1584,6 +1614,7 @@ int main(void) {
     tcase_add_test(t, a_replaced_pack_is_told_by_the_first_read);
     tcase_add_loop_test(t, a_pack_spoilt_behind_the_catalog_is_told, 0, 3);
     tcase_add_test(t, a_start_survives_each_failed_call);
+    tcase_add_loop_test(t, a_catalog_that_cannot_be_written_costs_nothing_else, 0, 2);
     tcase_add_test(t, a_catalog_of_packs_that_are_gone_is_written_anew);
     tcase_add_test(t, fsck_looks_at_the_catalog);
     tcase_add_test(t, a_killed_process_loses_nothing);
