@@ -43,6 +43,9 @@
 #define GARBAGE_BYTES (UINT64_C(64) << 10)
 #endif
 
+/* Memory for reading and writing is the kernel's own, so that none of it stays behind. */
+#define PAGES_BYTES(len) (((len) + 4095) / 4096 * 4096)
+
 enum { KIND_PACK = 1, KIND_GONE = 2 };
 
 char *cnk_tier_catalog_path(const char *dir, const char *suffix) {
@@ -78,17 +81,20 @@ static int cut(const input *in, int code, const char *what) {
 /* Makes the next `len` bytes, which the file has, lie at data + at. */
 static int need(input *in, size_t len) {
     if (in->have - in->at >= len) return 0;
-    if (in->at > 0) memmove(in->data, in->data + in->at, in->have - in->at);
+    uint8_t *data = in->data;
+    size_t capacity = in->capacity;
+    if (len > capacity) {
+        capacity = len > READ_BYTES ? PAGES_BYTES(len) : READ_BYTES;
+        data = cnk_pages_alloc(capacity);
+        if (!data) return cut(in, CHRONIK_ENOMEM, "no memory for a record");
+    }
+    if (in->have > in->at) memmove(data, in->data + in->at, in->have - in->at);
+    if (in->data && data != in->data) cnk_pages_free(in->data, in->capacity);
+    in->data = data;
+    in->capacity = capacity;
     in->pos += in->at;
     in->have -= in->at;
     in->at = 0;
-    if (len > in->capacity || !in->data) {
-        size_t capacity = len > READ_BYTES ? len : READ_BYTES;
-        uint8_t *data = cnk_realloc(in->data, capacity);
-        if (!data) return cut(in, CHRONIK_ENOMEM, "no memory for a record");
-        in->data = data;
-        in->capacity = capacity;
-    }
     uint64_t left = in->file_bytes - in->pos - in->have;
     size_t want = in->capacity - in->have < left ? in->capacity - in->have : (size_t)left;
     int64_t n = in->io->disk_ops->read(in->io->disk, in->file, in->data + in->have, want, in->pos + in->have, in->err);
@@ -171,7 +177,7 @@ int cnk_tier_catalog_read(const chronik_io *io, const char *dir, tier_catalog *c
     c->whole = rc == 0;
     *ret_seq_max = seq_max;
     io->disk_ops->close(io->disk, in.file);
-    cnk_free(in.data);
+    if (in.data) cnk_pages_free(in.data, in.capacity);
     cnk_free(path);
     return rc;
 }
@@ -186,6 +192,17 @@ void cnk_tier_catalog_packs_free(cnk_map *packs) {
 
 static size_t pack_record_bytes(const cnk_pack *p) {
     return RECORD_BYTES + CNK_PACK_DESCRIPTION_BYTES(p->section_count);
+}
+
+/* A writer of room for so many bytes; to be given to room_free, whatever is returned. */
+static int room_get(cnk_writer *w, size_t len) {
+    uint8_t *pages = cnk_pages_alloc(PAGES_BYTES(len));
+    cnk_writer_fixed(w, pages, pages ? PAGES_BYTES(len) : 0);
+    return pages ? 0 : CHRONIK_ENOMEM;
+}
+
+static void room_free(cnk_writer *w) {
+    if (w->data) cnk_pages_free(w->data, w->capacity);
 }
 
 /* The record that began at `from` in the writer, whose first byte goes to `pos` in the file, is all there. */
@@ -235,11 +252,11 @@ void cnk_tier_catalog_note(cnk_tier *t, const cnk_pack *made, const cnk_pack *go
         c->due = true;
         return;
     }
-    cnk_writer_growing(&w, 0);
+    int rc = room_get(&w, (made ? pack_record_bytes(made) : 0) + RECORD_BYTES + 8);
     if (made) write_pack(&w, c->uid, c->bytes, made);
     if (gone) write_gone(&w, c->uid, c->bytes, gone->seq);
     char *path = cnk_tier_catalog_path(t->dir, "");
-    int rc = path ? io->disk_ops->open(io->disk, path, CHRONIK_OPEN_WRITE, NULL, &file) : CHRONIK_ENOMEM;
+    if (rc == 0) rc = path ? io->disk_ops->open(io->disk, path, CHRONIK_OPEN_WRITE, NULL, &file) : CHRONIK_ENOMEM;
     if (rc == 0) rc = write_all(io, file, &w, c->bytes, NULL);
     io->disk_ops->close(io->disk, file);
     c->bytes += w.len;
@@ -248,7 +265,7 @@ void cnk_tier_catalog_note(cnk_tier *t, const cnk_pack *made, const cnk_pack *go
         c->due = true;
         cnk_tier_catalog_failed(t);
     }
-    cnk_writer_free(&w);
+    room_free(&w);
     cnk_free(path);
 }
 
@@ -305,12 +322,15 @@ int cnk_tier_catalog_step(tier_job *j) {
     cnk_writer w;
     if (!j->catalog) return anew_begin(j);
     if (j->catalog_next == end) return anew_end(j);
-    cnk_writer_growing(&w, 0);
-    for (; j->catalog_next != end && w.len < WRITE_BYTES && !w.error; j->catalog_next = j->catalog_next->next)
+    size_t len = 0;
+    for (cnk_list *l = j->catalog_next; l != end && len < WRITE_BYTES; l = l->next)
+        len += pack_record_bytes(CNK_CONTAINER(l, tier_pack, link)->pack);
+    int rc = room_get(&w, len);
+    for (; rc == 0 && j->catalog_next != end && w.len < len; j->catalog_next = j->catalog_next->next)
         write_pack(&w, j->catalog_uid, j->catalog_bytes, CNK_CONTAINER(j->catalog_next, tier_pack, link)->pack);
-    int rc = write_all(j->tier->io, j->catalog, &w, j->catalog_bytes, &j->error);
+    if (rc == 0) rc = write_all(j->tier->io, j->catalog, &w, j->catalog_bytes, &j->error);
     j->catalog_bytes += w.len;
-    cnk_writer_free(&w);
+    room_free(&w);
     return rc ? rc : CHRONIK_EAGAIN;
 }
 
