@@ -115,6 +115,7 @@ void cnk_tier_pause(cnk_tier *t, const chronik_error *why) {
         return;
     }
     t->phase = TIER_PAUSED;
+    cnk_pack_pool_free(&t->pool); /* it may last */
     cnk_tier_lock(t);
     t->stats.paused = true;
     cnk_tier_unlock(t);

@@ -791,7 +791,7 @@ END_TEST
 START_TEST(a_full_disk_pauses_and_loses_nothing) {
     world_new();
     for (uint64_t id = 1; id <= 5; id++) stream_new(id);
-    fill(5, 500);
+    fill(5, 3000);
     full = true;
     fill(5, 2000);
     for (int i = 0; i < 200 && !w.paused; i++) turn(2);
@@ -799,6 +799,8 @@ START_TEST(a_full_disk_pauses_and_loses_nothing) {
     ck_assert_uint_eq(w.resumed, 0);
     ck_assert(stats().paused);
     check_all(50000);
+    for (int i = 0; i < 60000 && w.tier->phase != TIER_PAUSED; i++) turn(1);
+    ck_assert_uint_eq(w.tier->pool.count, 0); /* a pause may last */
     full = false;
     settle();
     ck_assert_uint_eq(w.resumed, w.paused);
