@@ -431,16 +431,18 @@ static void trim_done(chronik_job *job) {
     cnk_broker_stop_check(shard);
 }
 
-/* One that still reads, or has just done so, will want the memory again. */
+/* One that still reads, or has just done so, will want the memory again. The allocator is left alone while there is any
+ * traffic, for it is held up: tens of milliseconds. */
 static void on_memory_idle(cnk_deadline *deadline) {
     cnk_shard *shard = CNK_CONTAINER(deadline, cnk_shard, memory_trim);
     const chronik_io *io = shard->broker->io;
-    if (shard->cold_bytes > 0 || shard->conversions > 0) {
-        cnk_memory_trim_later(shard);
-        return;
-    }
-    cnk_rope_pool_trim(shard->read_pool);
-    if (shard->trimming || shard->stopping) return;
+    bool reads = shard->cold_bytes > 0 || shard->conversions > 0;
+    uint64_t bytes = cnk_counter_get(&shard->stats.produce_bytes) + cnk_counter_get(&shard->stats.fetch_bytes);
+    bool traffic = bytes != shard->trim_bytes;
+    shard->trim_bytes = bytes;
+    if (!reads) cnk_rope_pool_trim(shard->read_pool);
+    if (reads || traffic) cnk_memory_trim_later(shard);
+    if (reads || traffic || shard->trimming || shard->stopping) return;
     shard->trimming = true;
     shard->trim_job = (chronik_job){.loop = shard->loop, .step = trim_step, .done = trim_done};
     io->jobs_ops->submit(io->jobs, CHRONIK_LANE_BACKGROUND, &shard->trim_job);

@@ -93,6 +93,7 @@ struct cnk_shard {
     cnk_rope_pool *read_pool;  /* memory of cold reads */
     cnk_deadline memory_trim;  /* set while there may be memory to give back */
     chronik_job trim_job;
+    uint64_t trim_bytes; /* produced and fetched when it was last looked */
     bool trimming; /* the job is under way: a stop waits for it */
     /* what has been read from files: fetch_cold.c */
     cnk_list extents, cold_streams;
