@@ -128,11 +128,24 @@ void cnk_rope_release(cnk_rope *rope) {
     *rope = (cnk_rope)CNK_ROPE_INIT(rope->pool);
 }
 
+/* How many bytes the slice has from here on, of the next one that has any. */
+static size_t at_hand(cnk_slices *from, size_t len) {
+    CNK_ASSERT(len > 0 && len <= from->left);
+    while (from->at == from->slices->iov_len) from->slices++, from->at = 0;
+    return from->slices->iov_len - from->at;
+}
+
+const uint8_t *cnk_slices_take(cnk_slices *from, size_t len) {
+    if (at_hand(from, len) < len) return NULL;
+    const uint8_t *data = (const uint8_t *)from->slices->iov_base + from->at;
+    from->at += len;
+    from->left -= len;
+    return data;
+}
+
 /* The next run of at most `len` bytes that lie side by side. */
 static struct iovec slices_next(cnk_slices *from, size_t len) {
-    CNK_ASSERT(len <= from->left);
-    while (from->at == from->slices->iov_len) from->slices++, from->at = 0;
-    size_t n = from->slices->iov_len - from->at;
+    size_t n = at_hand(from, len);
     struct iovec run = {(uint8_t *)from->slices->iov_base + from->at, n < len ? n : len};
     from->at += run.iov_len;
     from->left -= run.iov_len;

@@ -57,6 +57,8 @@ typedef struct cnk_slices {
 } cnk_slices;
 /* The next `len` bytes, of which there are as many; goes on behind them. `to` NULL: only goes on. */
 void cnk_slices_copy(cnk_slices *from, void *to, size_t len);
+/* The next `len` bytes where they lie, and goes on behind them; NULL: they lie in more than one slice, and it stays. */
+const uint8_t *cnk_slices_take(cnk_slices *from, size_t len);
 /* Slices of the next `len` bytes, no more than lie there; gives their number, and goes on behind them. */
 size_t cnk_slices_cut(cnk_slices *from, size_t len, struct iovec *ret_slices);
 

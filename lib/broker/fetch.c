@@ -419,42 +419,6 @@ static void cold_return(cnk_fetch_run *run) {
         for (size_t i = 0; i < run->groups[g].want_count; i++) cnk_cold_give_back(&run->groups[g].wants[i]);
 }
 
-static int64_t trim_step(chronik_job *job) {
-    (void)job;
-    cnk_mem_trim();
-    return CHRONIK_JOB_DONE;
-}
-
-static void trim_done(chronik_job *job) {
-    cnk_shard *shard = CNK_CONTAINER(job, cnk_shard, trim_job);
-    shard->trimming = false;
-    cnk_broker_stop_check(shard);
-}
-
-/* One that still reads, or has just done so, will want the memory again. The allocator is left alone while there is any
- * traffic, for it is held up: tens of milliseconds. */
-static void on_memory_idle(cnk_deadline *deadline) {
-    cnk_shard *shard = CNK_CONTAINER(deadline, cnk_shard, memory_trim);
-    const chronik_io *io = shard->broker->io;
-    bool reads = shard->cold_bytes > 0 || shard->conversions > 0;
-    uint64_t bytes = cnk_counter_get(&shard->stats.produce_bytes) + cnk_counter_get(&shard->stats.fetch_bytes);
-    bool traffic = bytes != shard->trim_bytes;
-    shard->trim_bytes = bytes;
-    if (!reads) cnk_rope_pool_trim(shard->read_pool);
-    if (reads || traffic) cnk_memory_trim_later(shard);
-    if (reads || traffic || shard->trimming || shard->stopping) return;
-    shard->trimming = true;
-    shard->trim_job = (chronik_job){.loop = shard->loop, .step = trim_step, .done = trim_done};
-    io->jobs_ops->submit(io->jobs, CHRONIK_LANE_BACKGROUND, &shard->trim_job);
-}
-
-void cnk_memory_trim_later(cnk_shard *shard) {
-    if (shard->memory_trim.slot != 0 || shard->stopping) return;
-    shard->memory_trim.fire = on_memory_idle;
-    uint64_t at = cnk_shard_now_ns(shard) + CNK_MEMORY_IDLE_MS * UINT64_C(1000000);
-    if (cnk_shard_deadline_set(shard, &shard->memory_trim, at) != 0) cnk_rope_pool_trim(shard->read_pool);
-}
-
 /* ---- answering -------------------------------------------------------------------------------------------------- */
 
 static void complete(cnk_fetch_run *run) {

@@ -266,7 +266,7 @@ static bool give(cnk_extent *e, cnk_fetch_want *w) {
         e->ahead = false;
     }
     cnk_counter_add(&e->home->stats.fetch_cold_bytes, len);
-    if (e->ready && e->asked_by != w) cnk_counter_add(&e->home->stats.fetch_ahead_bytes, len);
+    if (e->asked_by != w) cnk_counter_add(&e->home->stats.fetch_ahead_bytes, len);
     return true;
 }
 

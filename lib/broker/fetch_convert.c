@@ -142,11 +142,8 @@ static int next_batch(cnk_slices *at, cnk_writer *scratch, cnk_batch *ret_batch)
     cnk_slices_copy(&look, head, sizeof head);
     const uint64_t len = sizeof head + (uint64_t)cnk_load_be32(head + 8);
     if (len > at->left) return CHRONIK_ECORRUPTMESSAGE;
-    while (at->at == at->slices->iov_len) at->slices++, at->at = 0;
-    const uint8_t *data = (const uint8_t *)at->slices->iov_base + at->at;
-    if (len <= at->slices->iov_len - at->at) {
-        cnk_slices_copy(at, NULL, (size_t)len);
-    } else {
+    const uint8_t *data = cnk_slices_take(at, (size_t)len);
+    if (data == NULL) {
         scratch->len = 0;
         const int rc = cnk_writer_reserve(scratch, (size_t)len);
         if (rc) return rc;

@@ -163,6 +163,7 @@ cnk_shard *cnk_shard_owner(const cnk_broker *broker, uint64_t stream);
 int cnk_shard_deadline_set(cnk_shard *shard, cnk_deadline *deadline, uint64_t at_ns); /* 0 or ENOMEM */
 void cnk_shard_deadline_clear(cnk_shard *shard, cnk_deadline *deadline);
 void cnk_shard_notice(cnk_shard *shard, int code, const char *format, ...) CHRONIK_PRINTF(3, 4);
+void cnk_memory_trim_later(cnk_shard *shard); /* cold reads or conversions have ended */
 void cnk_shard_give_up(cnk_shard *shard); /* nothing will be durable any more: whoever waits for that gets ESTORAGE */
 
 /* partition.c */
@@ -190,7 +191,6 @@ void cnk_fetch_moved(cnk_partition *p);
 void cnk_fetch_flush(cnk_shard *shard);
 void cnk_watch_moved(cnk_partition *p);
 void cnk_watch_flush(cnk_shard *shard);
-void cnk_memory_trim_later(cnk_shard *shard); /* fetch.c: cold reads or conversions have ended */
 void cnk_cold_stop(cnk_shard *shard);
 void cnk_cold_close(cnk_shard *shard);
 void cnk_fetch_stop(cnk_shard *shard);

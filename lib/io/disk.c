@@ -390,3 +390,9 @@ const chronik_disk_ops cnk_posix_disk_ops = {
     .absolute = posix_absolute,
     .forget = posix_forget,
 };
+
+int cnk_disk_absolute(const chronik_disk_ops *ops, void *disk, const char *path, char *ret_text, size_t text_size) {
+    if (ops->size <= offsetof(chronik_disk_ops, absolute) || !ops->absolute)
+        return CHRONIK_ENOTFOUND;
+    return ops->absolute(disk, path, ret_text, text_size);
+}

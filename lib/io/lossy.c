@@ -29,6 +29,7 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "io/lossy_state.h"
+#include "io/posix.h"
 
 /* ---- data ------------------------------------------------------------------------------------------------------- */
 
@@ -537,7 +538,7 @@ static int lossy_space(void *self, const char *given, chronik_error *err, chroni
 
 static int lossy_absolute(void *self, const char *given, char *ret_text, size_t text_size) {
     lossy *l = self;
-    return l->ops->absolute(l->disk, given, ret_text, text_size); /* directories are where they seem to be */
+    return cnk_disk_absolute(l->ops, l->disk, given, ret_text, text_size); /* directories are where they seem to be */
 }
 
 static const chronik_disk_ops lossy_disk_ops = {

@@ -17,6 +17,9 @@ typedef struct cnk_posix_disk {
 
 extern const chronik_disk_ops cnk_posix_disk_ops;
 
+/* Any disk's `absolute`; ENOTFOUND where it has none. */
+int cnk_disk_absolute(const chronik_disk_ops *ops, void *disk, const char *path, char *ret_text, size_t text_size);
+
 /* ---- net.c: `self` is not used ---------------------------------------------------------------------------------- */
 
 extern const chronik_net_ops cnk_posix_net_ops;

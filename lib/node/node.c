@@ -22,6 +22,7 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "io/lossy.h"
+#include "io/posix.h"
 #include "node/internal.h"
 #include "tier/tier.h"
 
@@ -332,10 +333,8 @@ static void on_notice(void *arg, int code, const char *text) {
 
 /* The directory's absolute name, where it has one: clients are told it. */
 static char *name_of_dir(const chronik_node *node, const char *dir) {
-    const chronik_disk_ops *ops = node->io->disk_ops;
     char name[DIR_NAME_MAX];
-    bool has_one = ops->size > offsetof(chronik_disk_ops, absolute) && ops->absolute &&
-                   ops->absolute(node->io->disk, dir, name, sizeof name) == 0;
+    bool has_one = cnk_disk_absolute(node->io->disk_ops, node->io->disk, dir, name, sizeof name) == 0;
     return cnk_strdup(has_one ? name : dir);
 }
 

@@ -135,7 +135,9 @@ static int take_pack(input *in, const char *dir, const uint8_t *bytes, size_t le
         rc = cnk_map_put(packs, p->seq, p);
     }
     if (rc) cnk_pack_unref(p);
-    return rc == CHRONIK_ENOMEM ? cut(in, rc, "no memory for the record") : rc == CHRONIK_EUNSUPPORTED ? cut(in, rc, "a pack of a newer version") : rc;
+    if (rc == CHRONIK_ENOMEM) return cut(in, rc, "no memory for the record");
+    if (rc == CHRONIK_EUNSUPPORTED) return cut(in, rc, "a pack of a newer version");
+    return rc;
 }
 
 static int read_record(input *in, const tier_catalog *c, const char *dir, cnk_map *packs, uint64_t *seq_max) {
@@ -205,6 +207,13 @@ static void room_free(cnk_writer *w) {
     if (w->data) cnk_pages_free(w->data, w->capacity);
 }
 
+static size_t record_begin(cnk_writer *w) {
+    size_t from = w->len;
+    uint8_t *head = cnk_write_space(w, RECORD_BYTES);
+    if (head) memset(head, 0, RECORD_BYTES);
+    return from;
+}
+
 /* The record that began at `from` in the writer, whose first byte goes to `pos` in the file, is all there. */
 static void record_end(cnk_writer *w, const uint8_t uid[16], uint64_t pos, size_t from, uint16_t kind) {
     if (w->error) return;
@@ -216,17 +225,13 @@ static void record_end(cnk_writer *w, const uint8_t uid[16], uint64_t pos, size_
 }
 
 static void write_pack(cnk_writer *w, const uint8_t uid[16], uint64_t pos, const cnk_pack *p) {
-    size_t from = w->len;
-    uint8_t *head = cnk_write_space(w, RECORD_BYTES);
-    if (head) memset(head, 0, RECORD_BYTES);
+    size_t from = record_begin(w);
     cnk_pack_describe(p, w);
     record_end(w, uid, pos, from, KIND_PACK);
 }
 
 static void write_gone(cnk_writer *w, const uint8_t uid[16], uint64_t pos, uint64_t seq) {
-    size_t from = w->len;
-    uint8_t *head = cnk_write_space(w, RECORD_BYTES);
-    if (head) memset(head, 0, RECORD_BYTES);
+    size_t from = record_begin(w);
     cnk_write_le64(w, seq);
     record_end(w, uid, pos, from, KIND_GONE);
 }

@@ -525,6 +525,10 @@ START_TEST(slices_are_copied_and_cut_at_any_place) {
             cnk_slices_copy(&at, copy, len);
             ck_assert_int_eq(memcmp(copy, bytes + from, len), 0);
             ck_assert_uint_eq(at.left, 30 - from - len);
+            cnk_slices whole = again;
+            bool one = (from < 7) == (from + len <= 7) && (from < 20) == (from + len <= 20);
+            if (len > 0) ck_assert_ptr_eq(cnk_slices_take(&whole, len), one ? bytes + from : NULL);
+            if (len > 0) ck_assert_uint_eq(whole.left, one ? at.left : again.left);
             size_t count = cnk_slices_cut(&again, len, cut), sum = 0;
             for (size_t i = 0; i < count; i++) {
                 ck_assert_ptr_eq(cut[i].iov_base, bytes + from + sum);

@@ -283,11 +283,31 @@ START_TEST(errors_and_locks) {
     d->close(io->disk, NULL);
     chronik_disk_space space = {0};
     ck_assert_int_eq(d->space(io->disk, at(""), &error, &space), 0);
+    char below[160], name[160];
+    ck_assert_int_eq(posix->disk_ops->absolute(posix->disk, at(""), below, sizeof below), 0);
+    ck_assert_int_eq(d->absolute(io->disk, at(""), name, sizeof name), 0);
+    ck_assert_str_eq(name, below);
     file = open_ok("big", MAKE);
     ck_assert_int_eq(d->allocate(io->disk, file, UINT64_C(1) << 60, &error), CHRONIK_ENOSPC);
     char byte;
     ck_assert_int_eq(d->read(io->disk, file, &byte, 1, 0, &error), 0);
     d->close(io->disk, file);
+}
+END_TEST
+
+START_TEST(a_disk_below_without_absolute_names_has_none_here) {
+    chronik_disk_ops bare = *posix->disk_ops;
+    chronik_io below = *posix, *above = NULL;
+    char name[160];
+    below.disk_ops = &bare;
+    for (int old = 0; old < 2; old++) { /* it is NULL; the table ends before it */
+        if (old) bare.size = offsetof(chronik_disk_ops, absolute);
+        else bare.absolute = NULL;
+        ck_assert_int_eq(cnk_lossy_new(&below, 0, NULL, &above), 0);
+        ck_assert_int_eq(above->disk_ops->absolute(above->disk, at(""), name, sizeof name), CHRONIK_ENOTFOUND);
+        cnk_lossy_free(above);
+        bare.absolute = posix->disk_ops->absolute;
+    }
 }
 END_TEST
 
@@ -508,6 +528,7 @@ int main(void) {
     tcase_add_test(t, free_forgets_like_a_kill);
     tcase_add_test(t, memory_has_a_limit);
     tcase_add_test(t, errors_and_locks);
+    tcase_add_test(t, a_disk_below_without_absolute_names_has_none_here);
     tcase_add_test(t, it_shows_what_any_disk_shows);
     tcase_add_test(t, threads_may_share_it);
 #ifdef CNK_TEST_HOOKS

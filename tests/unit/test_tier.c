@@ -725,6 +725,16 @@ static void wait_collected(uint64_t packs_max) {
     ck_assert_uint_le(stats().packs, packs_max);
 }
 
+/* Streams 1 to n lose all but the last few entries of what has left the WAL. */
+static void trim(uint64_t n) {
+    for (uint64_t id = 1; id <= n; id++) {
+        uint64_t to = cnk_wal_stream_state(w.streams[id])->released_index - 5;
+        ck_assert_int_eq(cnk_wal_trim(w.streams[id], to, base_offset(id, to)), 0);
+        cnk_tier_stream_trimmed(w.ports[id % PORTS], w.streams[id]);
+    }
+    kick();
+}
+
 START_TEST(dropped_streams_give_their_space_back) {
     world_new();
     for (uint64_t id = 1; id <= 8; id++) stream_new(id);
@@ -767,12 +777,7 @@ START_TEST(trimmed_logs_give_their_space_back) {
     fill(2, 3000);
     settle();
     cnk_tier_stats before = stats();
-    for (uint64_t id = 1; id <= 2; id++) {
-        uint64_t to = cnk_wal_stream_state(w.streams[id])->released_index - 5;
-        ck_assert_int_eq(cnk_wal_trim(w.streams[id], to, base_offset(id, to)), 0);
-        cnk_tier_stream_trimmed(w.ports[id % PORTS], w.streams[id]);
-    }
-    kick();
+    trim(2);
     wait_collected(2); /* where the last entries happen to lie in two */
     ck_assert_uint_lt(stats().pack_bytes, before.pack_bytes);
     check_all(100000);
@@ -1161,13 +1166,7 @@ START_TEST(a_stale_catalog_does_no_harm) {
     snprintf(command, sizeof command, "cp '%s' '%s/stale'", w.catalog, w.dir);
     ck_assert_int_eq(system(command), 0);
     world_open();
-    for (uint64_t id = 1; id <= 3; id++) {
-        uint64_t to = cnk_wal_stream_state(w.streams[id])->released_index - 5;
-        if (_i == 0 && id == 3) continue; /* its packs are thinned out, not deleted */
-        ck_assert_int_eq(cnk_wal_trim(w.streams[id], to, base_offset(id, to)), 0);
-        cnk_tier_stream_trimmed(w.ports[id % PORTS], w.streams[id]);
-    }
-    kick();
+    trim(_i == 0 ? 2 : 3); /* the packs of what is not trimmed are thinned out, not deleted */
     for (int i = 0; i < 60000 && stats().packs_deleted + stats().packs_rewritten < packs - 2; i++) turn(2);
     ck_assert_uint_ge(stats().packs_deleted + stats().packs_rewritten, packs - 2);
     wait_catalog();
@@ -1463,12 +1462,7 @@ START_TEST(a_catalog_of_packs_that_are_gone_is_written_anew) {
     fill(12, 5000);
     settle();
     wait_catalog();
-    for (uint64_t id = 1; id <= 12; id++) {
-        uint64_t to = cnk_wal_stream_state(w.streams[id])->released_index - 5;
-        ck_assert_int_eq(cnk_wal_trim(w.streams[id], to, base_offset(id, to)), 0);
-        cnk_tier_stream_trimmed(w.ports[id % PORTS], w.streams[id]);
-    }
-    kick();
+    trim(12);
     wait_collected(2);
     long full_len = 40 + (long)stats().packs_written * (16 + 56 + 12 * 96), live = 40 + 2 * (16 + 56 + 12 * 96);
     ck_assert_int_gt((int)full_len, (int)(2 * live + 1000));
