@@ -82,23 +82,27 @@ static uint64_t index_at(uint64_t stream, int64_t offset, uint64_t from) {
 static chronik_io *real;
 static chronik_io faulty;
 static chronik_disk_ops faulty_ops;
+static chronik_jobs_ops faulty_jobs_ops;
 static _Atomic long pack_reads; /* and of the catalog file */
 static long fail_next_open = -1; /* of the calls of the next start */
 static long starve_next_open = -1; /* of its allocations */
-static long calls, fail_at; /* calls that concern packs; the one that fails, or -1 */
-static int fail_code;
+static _Atomic long calls, fail_at; /* calls that concern packs; the one that fails, or -1 */
+static _Atomic int fail_code;
 static _Atomic bool full; /* packs get no space */
 static _Atomic bool catalog_full; /* the catalog file cannot be written */
-static chronik_file *pack_files[4096];
+static _Atomic bool hasty;        /* the clock is seconds ahead whenever it is looked at */
+static _Atomic(chronik_file *) pack_files[4096];
 
-static bool is_pack(const chronik_file *f) { return f && pack_files[((uintptr_t)f >> 4) % 4096] == f; }
+static _Atomic(chronik_file *) *slot_of(const chronik_file *f) { return &pack_files[((uintptr_t)f >> 4) % 4096]; }
+static bool is_pack(const chronik_file *f) { return f && atomic_load(slot_of(f)) == f; }
 
 static int fault(bool ours, chronik_error *err) {
     if (!ours) return 0;
-    long n = __atomic_fetch_add(&calls, 1, __ATOMIC_RELAXED);
+    long n = atomic_fetch_add(&calls, 1);
     if (n != fail_at) return 0;
-    if (err) snprintf(err->text, sizeof err->text, "injected"), err->code = fail_code;
-    return fail_code;
+    int code = fail_code;
+    if (err) snprintf(err->text, sizeof err->text, "injected"), err->code = code;
+    return code;
 }
 
 static _Atomic(void (*)(void)) before_open; /* happens while the next pack is being opened */
@@ -110,11 +114,11 @@ static int f_open(void *d, const char *path, unsigned flags, chronik_error *err,
     int rc = fault(ours, err);
     if (catalog_full && strstr(path, "/packs/catalog")) rc = CHRONIK_ENOSPC;
     if (rc == 0) rc = real->disk_ops->open(d, path, flags, err, ret);
-    if (rc == 0 && ours) pack_files[((uintptr_t)*ret >> 4) % 4096] = *ret;
+    if (rc == 0 && ours) atomic_store(slot_of(*ret), *ret);
     return rc;
 }
 static void f_close(void *d, chronik_file *f) {
-    if (is_pack(f)) pack_files[((uintptr_t)f >> 4) % 4096] = NULL;
+    if (is_pack(f)) atomic_store(slot_of(f), NULL);
     real->disk_ops->close(d, f);
 }
 static int f_write(void *d, chronik_file *f, const struct iovec *iov, int n, uint64_t pos, chronik_error *err) {
@@ -155,6 +159,11 @@ static int f_sync_dir(void *d, const char *path, chronik_error *err) {
     return rc ? rc : real->disk_ops->sync_dir(d, path, err);
 }
 
+static uint64_t f_now(void *jobs) {
+    static _Atomic uint64_t ns;
+    return hasty ? atomic_fetch_add(&ns, 600000000) : real->jobs_ops->now_ns(jobs);
+}
+
 static void faulty_make(void) {
     faulty = *real;
     faulty_ops = *real->disk_ops;
@@ -169,6 +178,9 @@ static void faulty_make(void) {
     faulty_ops.unlink = f_unlink;
     faulty_ops.sync_dir = f_sync_dir;
     faulty.disk_ops = &faulty_ops;
+    faulty_jobs_ops = *real->jobs_ops;
+    faulty_jobs_ops.now_ns = f_now;
+    faulty.jobs_ops = &faulty_jobs_ops;
     calls = 0;
     fail_at = -1;
     full = catalog_full = false;
@@ -261,13 +273,6 @@ static void on_progress(void *arg, uint64_t done, uint64_t all) {
 }
 static const cnk_tier_events tier_events = {on_paused, on_resumed, on_damaged, on_progress};
 
-/* A clock that is seconds ahead whenever it is looked at. */
-static uint64_t hasty_now(void *self) {
-    static uint64_t ns;
-    (void)self;
-    return ns += 600000000;
-}
-
 static void on_tick(void *arg) {
     (void)arg;
     cnk_event_loop_stop(w.loop);
@@ -300,10 +305,7 @@ static void world_open(void) {
     to.pool_bytes = 4 << 20;
     to.row_cache_bytes = 100 << 10;
     to.budget_bytes = w.budget;
-    static chronik_jobs_ops hasty; /* the WAL's jobs may have taken its address when this function is over */
-    hasty = *real->jobs_ops;
-    hasty.now_ns = hasty_now;
-    if (w.hasty) faulty.jobs_ops = &hasty;
+    hasty = w.hasty;
     calls = 0;
     fail_at = fail_next_open;
     cnk_mem_fail_at(starve_next_open);
@@ -311,7 +313,7 @@ static void world_open(void) {
     cnk_mem_fail_at(-1);
     ck_assert_msg(opened == 0 || w.start_may_fail, "%s", err.text);
     fail_at = -1;
-    faulty.jobs_ops = real->jobs_ops;
+    hasty = false;
     if (opened) {
         w.tier = NULL;
         cnk_wal_free(w.wal);
