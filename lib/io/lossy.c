@@ -146,6 +146,8 @@ static int lossy_open(void *self, const char *given, unsigned flags, chronik_err
     } else if (rc < 0 && err) {
         *err = quiet;
     }
+    if (rc == 0)
+        file->inode->handles++;
     pthread_mutex_unlock(&l->names);
     if (rc < 0) {
         cnk_free(file);
@@ -164,6 +166,8 @@ static void lossy_close(void *self, chronik_file *file) {
         l->ops->close(l->disk, file->lock);
     if (file->inode) {
         pthread_mutex_lock(&l->names);
+        file->inode->handles--;
+        cnk_lossy_inode_let_go(l, file->inode);
         cnk_lossy_inode_unref(l, file->inode);
         pthread_mutex_unlock(&l->names);
     }
@@ -316,6 +320,13 @@ static void lossy_forget(void *self, chronik_file *file, uint64_t pos, uint64_t 
 
 /* ---- operations on names ---------------------------------------------------------------------------------------- */
 
+/* The reference's last use: the file has lost its only name, or has not. */
+static void name_lost(lossy *l, inode *n, bool lost) {
+    n->nameless |= lost;
+    cnk_lossy_inode_let_go(l, n);
+    cnk_lossy_inode_unref(l, n);
+}
+
 static int lossy_rename(void *self, const char *given_from, const char *given_to, chronik_error *err) {
     lossy *l = self;
     char from[PATH_SIZE], to[PATH_SIZE];
@@ -325,13 +336,16 @@ static int lossy_rename(void *self, const char *given_from, const char *given_to
     if (rc < 0)
         return rc;
     pthread_mutex_lock(&l->names);
-    inode *n = NULL;
+    inode *n = NULL, *replaced = NULL;
     rc = cnk_lossy_inode_at(l, from, err, &n);
     if (rc == 0) {
+        cnk_lossy_inode_at(l, to, NULL, &replaced);
         if (n->is_dir)
             rc = cnk_error(err, CHRONIK_EUNSUPPORTED, 0, "%s: this disk renames no directories", from);
         else if (strcmp(from, to) != 0)
             rc = cnk_lossy_op_add(l, from, to, n, err);
+        if (replaced)
+            name_lost(l, replaced, rc == 0 && replaced != n);
         cnk_lossy_inode_unref(l, n);
     }
     pthread_mutex_unlock(&l->names);
@@ -349,7 +363,7 @@ static int lossy_unlink(void *self, const char *given, chronik_error *err) {
     rc = cnk_lossy_inode_at(l, path, err, &n);
     if (rc == 0) {
         rc = n->is_dir ? cnk_error(err, CHRONIK_EIO, 0, "%s: is a directory", given) : cnk_lossy_op_add(l, path, NULL, NULL, err);
-        cnk_lossy_inode_unref(l, n);
+        name_lost(l, n, rc == 0);
     }
     pthread_mutex_unlock(&l->names);
     return rc;

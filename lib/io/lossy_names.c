@@ -125,13 +125,22 @@ void cnk_lossy_change_free(lossy *l, change *c) {
     cnk_free(c);
 }
 
-void cnk_lossy_inode_free(lossy *l, inode *n) {
-    cnk_list_remove(&n->link);
+static void changes_free(lossy *l, inode *n) {
     while (n->changes) {
         change *c = n->changes;
         n->changes = c->next;
         cnk_lossy_change_free(l, c);
     }
+    n->changes_end = &n->changes;
+}
+
+void cnk_lossy_inode_let_go(lossy *l, inode *n) {
+    if (n->nameless && n->handles == 0) changes_free(l, n);
+}
+
+void cnk_lossy_inode_free(lossy *l, inode *n) {
+    cnk_list_remove(&n->link);
+    changes_free(l, n);
     if (n->file)
         l->ops->close(l->disk, n->file);
     pthread_mutex_destroy(&n->data);

@@ -25,6 +25,8 @@ typedef struct inode {
     char *below; /* its path on the disk below; NULL: it has none any more */
     bool is_dir;
     unsigned refs; /* handles, entries and operations */
+    unsigned handles;
+    bool nameless; /* unlinked, or replaced: without a handle, what is not synced never will be */
     chronik_file *file; /* below; not of a directory */
     pthread_mutex_t data;
     change *changes, **changes_end;
@@ -78,6 +80,7 @@ int cnk_lossy_hidden_path(lossy *l, const char *path, char below[PATH_SIZE], chr
 int cnk_lossy_inode_new(lossy *l, const char *below, chronik_error *err, inode **ret_inode);
 void cnk_lossy_change_free(lossy *l, change *c);
 void cnk_lossy_inode_free(lossy *l, inode *n);
+void cnk_lossy_inode_let_go(lossy *l, inode *n); /* of changes that nobody can sync any more, where it is so */
 void cnk_lossy_inode_unref(lossy *l, inode *n);
 int cnk_lossy_inode_open(lossy *l, inode *n, unsigned flags, chronik_error *err);
 int cnk_lossy_inode_at(lossy *l, const char *path, chronik_error *err, inode **ret_inode);

@@ -14,7 +14,7 @@
 
 #include "base/mem.h"
 #include "base/rng.h"
-#include "io/lossy.h"
+#include "io/lossy_state.h"
 #include "sim/io_sim.h"
 
 enum { RW = CHRONIK_OPEN_READ | CHRONIK_OPEN_WRITE, MAKE = RW | CHRONIK_OPEN_CREATE };
@@ -261,6 +261,38 @@ START_TEST(memory_has_a_limit) {
     char want[128] = {0};
     memset(want, 'x', sizeof want - 1);
     ck_assert_str_eq(get("f"), want);
+}
+END_TEST
+
+static uint64_t unsynced(void) { return atomic_load(&((lossy *)(void *)io)->bytes); }
+
+/* What nobody can sync any more takes no memory, named or not below, until the directory is synced. */
+START_TEST(what_has_neither_name_nor_handle_takes_no_memory) {
+    put("given-up", "12345", 0, false);
+    put("kept", "12345", 0, true);
+    put("kept", "more", 5, false);
+    put("old", "old", 0, true);
+    sync_dir("");
+    put("old", "unsynced", 0, false);
+    ck_assert_uint_eq(unsynced(), 5 + 4 + 8);
+    chronik_file *file = open_ok("given-up", RW);
+    must(d->unlink(io->disk, at("given-up"), NULL));
+    ck_assert_uint_eq(unsynced(), 5 + 4 + 8);
+    char text[6] = "";
+    ck_assert_int_eq((int)d->read(io->disk, file, text, 5, 0, NULL), 5);
+    ck_assert_str_eq(text, "12345");
+    d->close(io->disk, file);
+    ck_assert_uint_eq(unsynced(), 4 + 8);
+    must(d->rename(io->disk, at("kept"), at("old"), NULL)); /* replaced */
+    ck_assert_uint_eq(unsynced(), 4);
+    ck_assert_str_eq(get("old"), "12345more");
+    must(d->unlink(io->disk, at("old"), NULL));
+    ck_assert_uint_eq(unsynced(), 0);
+    put("old", "new", 0, true);
+    sync_dir("");
+    ck_assert_str_eq(get("old"), "new");
+    ck_assert_str_eq(get("given-up"), "-");
+    ck_assert_int_eq(names_in(posix, ""), 1);
 }
 END_TEST
 
@@ -527,6 +559,7 @@ int main(void) {
     tcase_add_test(t, directories_have_names_too);
     tcase_add_test(t, free_forgets_like_a_kill);
     tcase_add_test(t, memory_has_a_limit);
+    tcase_add_test(t, what_has_neither_name_nor_handle_takes_no_memory);
     tcase_add_test(t, errors_and_locks);
     tcase_add_test(t, a_disk_below_without_absolute_names_has_none_here);
     tcase_add_test(t, it_shows_what_any_disk_shows);
