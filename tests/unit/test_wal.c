@@ -1081,10 +1081,10 @@ START_TEST(test_uncommitted_go_round) {
 END_TEST
 
 /* A clock that goes on by so much whenever it is looked at. */
-static uint64_t hasty_now_ns, hasty_step_ns;
+static _Atomic uint64_t hasty_now_ns, hasty_step_ns;
 static uint64_t hasty_now(void *self) {
     (void)self;
-    return hasty_now_ns += hasty_step_ns;
+    return hasty_now_ns += hasty_step_ns; /* also by the WAL's threads */
 }
 
 static struct { unsigned calls; uint64_t done, all; } progress;
