@@ -85,12 +85,14 @@ static void on_drained(void *arg, int code) {
 
 static void stop_loop(void *arg) { cnk_event_loop_stop(((world *)arg)->loop); }
 
+static const chronik_io *(*wrap)(const chronik_io *io); /* NULL: the WAL gets what there is */
+
 static void world_open(world *w) {
     chronik_error err = CHRONIK_ERROR_INIT;
     ck_assert_int_eq(chronik_io_posix_new(NULL, &err, &w->io), 0);
     ck_assert_int_eq(cnk_event_loop_new(NULL, &err, &w->loop), 0);
     w->options.dir = w->wal_dir;
-    int code = cnk_wal_open(w->io, &w->options, NULL, NULL, &err, &w->wal);
+    int code = cnk_wal_open(wrap ? wrap(w->io) : w->io, &w->options, NULL, NULL, &err, &w->wal);
     ck_assert_msg(code == 0, "%s", err.text);
     ck_assert_int_eq(cnk_wal_port_open(w->wal, cnk_event_loop_get(w->loop), &events, w, &w->port), 0);
     memset(w->streams, 0, sizeof w->streams);
@@ -1142,12 +1144,123 @@ START_TEST(test_recovery_tells_its_progress) {
 }
 END_TEST
 
+/* ---- when the writer waits: its steps by hand ---- */
+
+static struct {
+    const chronik_io *under;
+    chronik_io io;
+    chronik_jobs_ops ops;
+    _Atomic bool off;
+    _Atomic uint64_t now_ns;
+} by_hand;
+
+static void by_hand_submit(void *self, unsigned lane, chronik_job *job) {
+    if (lane != CHRONIK_LANE_WAL || by_hand.off) by_hand.under->jobs_ops->submit(self, lane, job);
+}
+
+static uint64_t by_hand_now(void *self) {
+    (void)self;
+    return by_hand.now_ns;
+}
+
+static const chronik_io *by_hand_wrap(const chronik_io *io) {
+    by_hand.under = io;
+    by_hand.io = *io;
+    by_hand.ops = *io->jobs_ops;
+    by_hand.ops.submit = by_hand_submit;
+    by_hand.ops.now_ns = by_hand_now;
+    by_hand.io.jobs_ops = &by_hand.ops;
+    by_hand.off = false;
+    by_hand.now_ns = UINT64_C(1000000000);
+    return &by_hand.io;
+}
+
+/* Until the writer wants to wait, and how long, or is done: CHRONIK_JOB_DONE. */
+static int64_t writer_run(world *w) {
+    int64_t wait = 0;
+    cnk_wal_kick(w->port);
+    while (wait == 0) wait = w->wal->writer.step(&w->wal->writer);
+    return wait;
+}
+
+static void append_many(world *w, unsigned count, uint32_t len) {
+    while (count-- > 0) ck_assert_int_eq(append_sized(w, 1, len), 0);
+}
+
+static bool written(world *w) {
+    by_hand.now_ns += 1000000;
+    ck_assert_int_eq(writer_run(w), CHRONIK_JOB_DONE);
+    return w->durable[1] == cnk_wal_stream_state(w->streams[1])->last_index;
+}
+
+/* A commit of four rows, after which many small ones are expected. The first one waits for its file. */
+static void four_rows(world *w) {
+    append_many(w, 4, 100);
+    spin(w, written);
+    ck_assert_uint_ge(w->wal->commit_rows_before, 4);
+}
+
+static void by_hand_end(world *w) {
+    pthread_mutex_lock(&w->wal->mutex);
+    by_hand.off = true;
+    if (w->wal->writer_scheduled) w->io->jobs_ops->submit(w->io->jobs, CHRONIK_LANE_WAL, &w->wal->writer);
+    pthread_mutex_unlock(&w->wal->mutex);
+}
+
+START_TEST(test_small_writers_share_a_sync) {
+    world w;
+    wrap = by_hand_wrap;
+    world_new(&w);
+    wrap = NULL;
+    stream_new(&w, 1);
+
+    four_rows(&w);
+    by_hand.now_ns = w.wal->last_sync_ns + 10000;
+    append_many(&w, 2, 100);
+    ck_assert_int_eq(writer_run(&w), 490000);
+    append_many(&w, 20, 100); /* many, and small all the same */
+    by_hand.now_ns += 490000;
+    ck_assert_int_eq(writer_run(&w), CHRONIK_JOB_DONE);
+
+    four_rows(&w);
+    by_hand.now_ns = w.wal->last_sync_ns + 10000;
+    append_many(&w, 2, 4000); /* are two all that comes? */
+    ck_assert_int_eq(writer_run(&w), 50000);
+    by_hand.now_ns += 50000;
+    ck_assert_int_eq(writer_run(&w), 440000);
+    by_hand.now_ns += 440000;
+    ck_assert_int_eq(writer_run(&w), CHRONIK_JOB_DONE);
+
+    four_rows(&w);
+    by_hand.now_ns = w.wal->last_sync_ns + 10000;
+    append_many(&w, 2, 4000);
+    ck_assert_int_eq(writer_run(&w), 50000);
+    append_many(&w, 15, 4000);
+    by_hand.now_ns += 50000;
+    ck_assert_int_eq(writer_run(&w), CHRONIK_JOB_DONE); /* no: 64 KiB do not wait */
+    ck_assert_uint_eq(w.wal->commit_rows_before, 17);
+
+    by_hand.now_ns = w.wal->last_sync_ns + 10000;
+    append_many(&w, 17, 4000);
+    ck_assert_int_eq(writer_run(&w), CHRONIK_JOB_DONE);
+
+    w.wal->commit_rows_before = 1;
+    append_many(&w, 1, 100); /* a lone request */
+    by_hand.now_ns = w.wal->last_sync_ns + 10000;
+    ck_assert_int_eq(writer_run(&w), CHRONIK_JOB_DONE);
+
+    by_hand_end(&w);
+    world_remove(&w);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("wal");
     TCase *t = tcase_create("wal");
     tcase_set_timeout(t, 120);
     suite_add_tcase(suite, t);
     tcase_add_test(t, test_a_walk_goes_on_behind_what_it_has_told);
+    tcase_add_test(t, test_small_writers_share_a_sync);
     tcase_add_test(t, test_the_next_slab_is_made_ahead);
     tcase_add_test(t, test_entries_survive_reopening);
     tcase_add_test(t, test_finds_by_offset_and_timestamp);
