@@ -155,6 +155,9 @@ size_t cnk_shard_index(const cnk_shard *shard);                          /* any 
 cnk_broker *cnk_shard_broker(const cnk_shard *shard);                    /* any thread */
 cnk_wal_port *cnk_shard_port(const cnk_shard *shard);
 bool cnk_shard_reads_wait(const cnk_shard *shard); /* its thread: fetches wait for the buffers of cold reads */
+/* Its thread: much memory has been freed, here or by somebody else in the process. After five seconds without traffic the
+ * allocator gives it back to the system. */
+void cnk_shard_memory_freed(cnk_shard *shard);
 
 /* Opening and closing of connections (K12): gives the connection its identity. */
 uint64_t cnk_broker_connect(cnk_shard *shard, const chronik_address *peer);

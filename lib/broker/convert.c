@@ -83,7 +83,7 @@ void cnk_turn_take(cnk_shard *shard, cnk_turn *turn) {
 
 void cnk_turn_end(cnk_shard *shard) {
     shard->conversions--;
-    cnk_memory_trim_later(shard);
+    cnk_shard_memory_freed(shard);
     cnk_list *next = cnk_list_pop_front(&shard->conversions_waiting);
     if (next) submit(shard, CNK_CONTAINER(next, cnk_turn, node));
 }

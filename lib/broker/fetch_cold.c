@@ -136,7 +136,7 @@ static void drop(cnk_extent *e) {
     cnk_list_remove(&e->of_stream);
     if (e->stream) stream_drop_empty(home, e->stream);
     cnk_rope_release(&e->read.rope);
-    cnk_memory_trim_later(home);
+    cnk_shard_memory_freed(home);
     cnk_free(e->pieces);
     cnk_free(e);
 }

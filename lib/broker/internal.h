@@ -163,7 +163,6 @@ cnk_shard *cnk_shard_owner(const cnk_broker *broker, uint64_t stream);
 int cnk_shard_deadline_set(cnk_shard *shard, cnk_deadline *deadline, uint64_t at_ns); /* 0 or ENOMEM */
 void cnk_shard_deadline_clear(cnk_shard *shard, cnk_deadline *deadline);
 void cnk_shard_notice(cnk_shard *shard, int code, const char *format, ...) CHRONIK_PRINTF(3, 4);
-void cnk_memory_trim_later(cnk_shard *shard); /* cold reads or conversions have ended */
 void cnk_shard_give_up(cnk_shard *shard); /* nothing will be durable any more: whoever waits for that gets ESTORAGE */
 
 /* partition.c */

@@ -202,7 +202,7 @@ static void on_memory_idle(cnk_deadline *deadline) {
     shard->trim_bytes = bytes;
     if (!reads) cnk_rope_pool_trim(shard->read_pool);
     if (reads || traffic) {
-        cnk_memory_trim_later(shard);
+        cnk_shard_memory_freed(shard);
         return;
     }
     if (shard->trimming || shard->stopping) return;
@@ -211,7 +211,7 @@ static void on_memory_idle(cnk_deadline *deadline) {
     io->jobs_ops->submit(io->jobs, CHRONIK_LANE_BACKGROUND, &shard->trim_job);
 }
 
-void cnk_memory_trim_later(cnk_shard *shard) {
+void cnk_shard_memory_freed(cnk_shard *shard) {
     if (shard->memory_trim.slot != 0 || shard->stopping) return;
     shard->memory_trim.fire = on_memory_idle;
     uint64_t at = cnk_shard_now_ns(shard) + CNK_MEMORY_IDLE_MS * UINT64_C(1000000);

@@ -358,6 +358,10 @@ static void on_tier_progress(void *arg, uint64_t done, uint64_t all) {
     cnk_node_log(arg, CHRONIK_LOG_INFO, "recovering: %llu of %llu packs opened", (unsigned long long)done,
                  (unsigned long long)all);
 }
+static void on_tier_rested(void *arg) {
+    const chronik_node *node = arg;
+    cnk_shard_memory_freed(cnk_broker_shard(node->broker, 0));
+}
 static void on_tier_damaged(void *arg, uint64_t stream, const chronik_error *what) {
     cnk_node_log(arg, CHRONIK_LOG_ERROR, "stream %llu: %s", (unsigned long long)stream, what->text);
 }
@@ -401,7 +405,8 @@ static int open_wal(chronik_node *node, chronik_error *err) {
 }
 
 static int open_tier(chronik_node *node, chronik_error *err) {
-    static const cnk_tier_events events = {on_tier_paused, on_tier_resumed, on_tier_damaged, on_tier_progress};
+    static const cnk_tier_events events = {on_tier_paused, on_tier_resumed, on_tier_damaged, on_tier_progress,
+                                           on_tier_rested};
     cnk_tier_options o = CNK_TIER_OPTIONS_INIT;
     o.dir = node->pack_dir;
     return cnk_tier_open(node->io, node->wal, &o, &events, node, err, &node->tier);

@@ -61,6 +61,12 @@ static void waiting_told(cnk_tier *t) {
     cnk_tier_unlock(t);
 }
 
+static void rest(cnk_tier *t) {
+    cnk_pack_pool_free(&t->pool);
+    if (t->worked && t->events.rested) t->events.rested(t->events_arg);
+    t->worked = false;
+}
+
 void cnk_tier_move(cnk_tier *t) {
     bool stopping = atomic_load_explicit(&t->stopping, memory_order_relaxed);
     if (stopping && (t->phase == TIER_IDLE || t->phase == TIER_PAUSED)) {
@@ -75,7 +81,7 @@ void cnk_tier_move(cnk_tier *t) {
     if (t->sealed_count > 0)
         begin_file(t);
     else if (!cnk_tier_collect(t))
-        cnk_pack_pool_free(&t->pool);
+        rest(t);
 }
 
 /* The oldest file first; the one under way stays in front. */
@@ -115,7 +121,7 @@ void cnk_tier_pause(cnk_tier *t, const chronik_error *why) {
         return;
     }
     t->phase = TIER_PAUSED;
-    cnk_pack_pool_free(&t->pool); /* it may last */
+    rest(t); /* it may last */
     cnk_tier_lock(t);
     t->stats.paused = true;
     cnk_tier_unlock(t);

@@ -23,6 +23,7 @@ static int step_delete(tier_job *j);
 
 void cnk_tier_job_submit(cnk_tier *t) {
     tier_job *j = &t->job;
+    t->worked = true;
     j->tier = t;
     j->step = STEP_OPEN;
     j->code = 0;

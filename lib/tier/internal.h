@@ -190,6 +190,7 @@ struct cnk_tier {
     tier_phase phase;
     size_t asked_count; /* replies that are missing */
     bool started, more, left_over;
+    bool worked; /* a job was submitted since the last rest */
     size_t rewriting; /* the port whose turn it is */
     chronik_timer *timer;
     uint64_t wake_at_ns; /* 0: the timer is off */

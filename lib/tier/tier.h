@@ -35,6 +35,8 @@ typedef struct cnk_tier_events {
     void (*damaged)(void *arg, uint64_t stream, const chronik_error *what);
     /* Opening takes long; each second, from cnk_tier_open, on its caller's thread. */
     void (*progress)(void *arg, uint64_t packs_done, uint64_t packs_all);
+    /* All that there was to do is done, or has to wait: the memory that it took has been freed. Home's thread. */
+    void (*rested)(void *arg);
 } cnk_tier_events;
 
 typedef struct cnk_tier_options {

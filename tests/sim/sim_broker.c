@@ -1243,7 +1243,7 @@ static void on_stopped(void *arg, int code) {
     ((sim *)arg)->stopped = true;
     ((sim *)arg)->stop_code = code;
 }
-static const cnk_tier_events tier_events = {NULL, NULL, on_damaged, NULL};
+static const cnk_tier_events tier_events = {NULL, NULL, on_damaged, NULL, NULL};
 
 static void run_drain(void *arg) {
     sim *t = arg;

@@ -524,7 +524,7 @@ static void on_stopped(void *arg, int code) {
     ((sim *)arg)->stopped = true;
 }
 static void on_made(cnk_create_topics *op) { ((sim *)op->arg)->topic_made = true; }
-static const cnk_tier_events tier_events = {NULL, NULL, on_damaged, NULL};
+static const cnk_tier_events tier_events = {NULL, NULL, on_damaged, NULL, NULL};
 
 static void run_drain(void *arg) {
     sim *t = arg;

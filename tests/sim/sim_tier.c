@@ -251,7 +251,7 @@ static void on_damaged(void *arg, uint64_t stream, const chronik_error *what) {
     t->damaged++;
     if (!t->flipped && !t->faulty && !sim_world_dead(t->world)) violation(t, "damage is reported: %s", what->text);
 }
-static const cnk_tier_events tier_events = {NULL, NULL, on_damaged, NULL};
+static const cnk_tier_events tier_events = {NULL, NULL, on_damaged, NULL, NULL};
 
 static void on_drained(void *arg) {
     (void)arg;

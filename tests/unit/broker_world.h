@@ -138,7 +138,7 @@ static inline int world_try_open(world *w, chronik_error *err) {
     int rc;
     world_open_parts(w);
     if (w->with_tier) {
-        static const cnk_tier_events events = {on_tier_paused, on_tier_resumed, on_tier_damaged, NULL};
+        static const cnk_tier_events events = {on_tier_paused, on_tier_resumed, on_tier_damaged, NULL, NULL};
         w->tier_options.dir = w->pack_dir;
         rc = cnk_tier_open(w->io, w->wal, &w->tier_options, &events, w, err, &w->tier);
         ck_assert_msg(rc == 0, "%s", err->text);

@@ -48,7 +48,7 @@ static void run_stop(void *arg) { (void)arg, cnk_broker_stop(w.broker, on_stoppe
 static void run_tier_start(void *arg) { (void)arg, cnk_tier_start(w.tier); }
 
 static void boot(unsigned shards) {
-    static const cnk_tier_events events = {on_paused, on_nothing, on_damaged, NULL};
+    static const cnk_tier_events events = {on_paused, on_nothing, on_damaged, NULL, NULL};
     chronik_error err = CHRONIK_ERROR_INIT;
     const chronik_loop *loops[SHARDS_MAX];
     sim_world_options so = SIM_WORLD_OPTIONS_INIT;

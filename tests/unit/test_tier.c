@@ -199,7 +199,7 @@ typedef struct world {
     uint64_t durable[STREAMS_MAX], commit_limit[STREAMS_MAX]; /* limit 0: all that is durable is committed */
     chronik_timer *tick;
     int drained, wal_drained;
-    unsigned writable, paused, resumed, damaged, fenced;
+    unsigned writable, paused, resumed, damaged, fenced, rested;
     uint64_t damaged_stream;
     chronik_error damage;
     bool attach_may_fail, start_may_fail;
@@ -271,7 +271,12 @@ static void on_progress(void *arg, uint64_t done, uint64_t all) {
     w.progress++;
     w.progress_done = done;
 }
-static const cnk_tier_events tier_events = {on_paused, on_resumed, on_damaged, on_progress};
+static void on_rested(void *arg) {
+    (void)arg;
+    ck_assert_uint_eq(w.tier->pool.count, 0);
+    w.rested++;
+}
+static const cnk_tier_events tier_events = {on_paused, on_resumed, on_damaged, on_progress, on_rested};
 
 static void on_tick(void *arg) {
     (void)arg;
@@ -799,6 +804,9 @@ START_TEST(a_full_disk_pauses_and_loses_nothing) {
     world_new();
     for (uint64_t id = 1; id <= 5; id++) stream_new(id);
     fill(5, 3000);
+    settle();
+    unsigned rested = w.rested;
+    ck_assert_uint_gt(rested, 0);
     full = true;
     fill(5, 2000);
     for (int i = 0; i < 200 && !w.paused; i++) turn(2);
@@ -807,9 +815,14 @@ START_TEST(a_full_disk_pauses_and_loses_nothing) {
     ck_assert(stats().paused);
     check_all(50000);
     for (int i = 0; i < 60000 && w.tier->phase != TIER_PAUSED; i++) turn(1);
-    ck_assert_uint_eq(w.tier->pool.count, 0); /* a pause may last */
+    ck_assert_uint_gt(w.rested, rested); /* a pause may last */
     full = false;
+    rested = w.rested;
     settle();
+    ck_assert_uint_gt(w.rested, rested);
+    rested = w.rested;
+    cnk_tier_move(w.tier);
+    ck_assert_uint_eq(w.rested, rested); /* nothing was done since */
     ck_assert_uint_eq(w.resumed, w.paused);
     ck_assert(!stats().paused);
     check_all(50000);
