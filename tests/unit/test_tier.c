@@ -199,7 +199,8 @@ typedef struct world {
     uint64_t durable[STREAMS_MAX], commit_limit[STREAMS_MAX]; /* limit 0: all that is durable is committed */
     chronik_timer *tick;
     int drained, wal_drained;
-    unsigned writable, paused, resumed, damaged, fenced, rested;
+    unsigned writable, paused, resumed, fenced, rested;
+    _Atomic unsigned damaged; /* told by jobs, too; the others by home */
     uint64_t damaged_stream;
     chronik_error damage;
     bool attach_may_fail, start_may_fail;
@@ -260,9 +261,9 @@ static void on_resumed(void *arg) {
 }
 static void on_damaged(void *arg, uint64_t stream, const chronik_error *what) {
     (void)arg;
-    w.damaged++;
     w.damaged_stream = stream;
     w.damage = *what;
+    w.damaged++;
 }
 static void on_progress(void *arg, uint64_t done, uint64_t all) {
     (void)arg;
