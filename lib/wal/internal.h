@@ -286,7 +286,6 @@ struct cnk_wal {
     uint64_t commit_pos, commit_bytes;
     bool commit_witness, commit_header;
     uint64_t last_sync_ns;
-    bool looked; /* again, at what waits for the next commit */
     uint64_t last_activity_ns; /* [mutex] */
     uint64_t open_since_ns;    /* [mutex] when the open file got its first block; 0: none */
     bool seal_wanted;          /* [mutex] */

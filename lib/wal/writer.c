@@ -7,8 +7,7 @@
  *     └─ any error ─► fenced: what was taken and all that follows is given back as failed
  *
  * Nothing here allocates or takes space on the commit path: files are prepared in the background (files.c). While a
- * lone request never waits, many small ones share a sync: the next starts linger_us after the last at the earliest, unless
- * what comes meanwhile is not small. */
+ * lone request never waits, many small ones share a sync: the next starts linger_us after the last at the earliest. */
 #include <limits.h>
 
 #include "base/assert.h"
@@ -17,7 +16,7 @@
 #include "base/mem.h"
 #include "wal/internal.h"
 
-enum { SMALL_BYTES = 64 << 10, MANY_ROWS = 4, LOOK_NS = 50000, LOOK_ROW_BYTES = 1 << 10 };
+enum { SMALL_BYTES = 64 << 10, SMALL_ROW_BYTES = 1 << 10, MANY_ROWS = 4 };
 
 void cnk_wal_writer_wake(cnk_wal *wal) {
     if (wal->writer_scheduled) return;
@@ -209,17 +208,14 @@ void cnk_wal_pending(const cnk_wal *wal, size_t *ret_rows, uint64_t *ret_bytes) 
     }
 }
 
-/* Nanoseconds to wait before the next commit, so that many small writers share it; 0: none. Of many
- * rows that are not that small, the first may be all that there is yet: so it looks again soon, once. */
-static int64_t linger(cnk_wal *wal, size_t rows, uint64_t bytes) {
-    if (!wal->options.linger_always) {
-        if (bytes >= SMALL_BYTES || wal->commit_rows_before + rows < MANY_ROWS || wal->commit_rows_before < 2) return 0;
-    }
+/* Nanoseconds to wait before the next commit, so that many small writers share it; 0: none. */
+static int64_t linger(const cnk_wal *wal, size_t rows, uint64_t bytes) {
+    bool many = wal->commit_rows_before >= 2 && wal->commit_rows_before + rows >= MANY_ROWS;
+    bool small = bytes < SMALL_BYTES && bytes < rows * SMALL_ROW_BYTES;
+    if (!(many && small) && !wal->options.linger_always) return 0;
     if (atomic_load(&wal->shutdown)) return 0;
     uint64_t at = wal->last_sync_ns + wal->options.linger_us * UINT64_C(1000), now = now_ns(wal);
-    bool look = !wal->looked && !wal->options.linger_always && bytes >= rows * LOOK_ROW_BYTES && at > now + LOOK_NS;
-    wal->looked |= look;
-    return look ? LOOK_NS : at > now ? (int64_t)(at - now) : 0;
+    return at > now ? (int64_t)(at - now) : 0;
 }
 
 static void gather_witness(cnk_wal *wal) {
@@ -346,7 +342,6 @@ static void finish_commit(cnk_wal *wal) {
     }
     for (size_t n = 0; n < wal->commit_count; n++) give_back(wal->commit[n]);
     wal->commit_rows_before = wal->commit_rows;
-    wal->looked = false;
     pthread_mutex_lock(&wal->mutex); /* cnk_wal_room_update reads it, on other threads */
     wal->commit_count = 0;
     pthread_mutex_unlock(&wal->mutex);

