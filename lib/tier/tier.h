@@ -31,7 +31,7 @@ typedef struct cnk_tier_events {
      * and the tier tries again by itself. Once for each pause. */
     void (*paused)(void *arg, const chronik_error *why);
     void (*resumed)(void *arg);
-    /* A pack, or a part of it, cannot be used. `stream` 0: the whole pack. */
+    /* A pack, or a part of it, cannot be used. `stream` 0: the whole pack. Any thread. */
     void (*damaged)(void *arg, uint64_t stream, const chronik_error *what);
     /* Opening takes long; each second, from cnk_tier_open, on its caller's thread. */
     void (*progress)(void *arg, uint64_t packs_done, uint64_t packs_all);
