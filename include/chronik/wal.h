@@ -32,7 +32,7 @@ typedef struct chronik_wal_options {
     size_t size;           /* sizeof(chronik_wal_options) */
     uint64_t file_bytes;   /* a file is sealed at this size; 100 KB to 1 GiB */
     uint64_t budget_bytes; /* all files together; at least four files. Over it, appends wait for a trim. */
-    uint32_t linger_us;    /* least time between two syncs under many small writers */
+    uint32_t linger_us;    /* least time between two syncs under many small writers: under a KiB each, 64 KiB in all */
 } chronik_wal_options;
 
 #define CHRONIK_WAL_OPTIONS_INIT \

@@ -62,7 +62,7 @@ typedef struct cnk_wal_options {
     uint64_t cache_bytes;       /* committed blocks kept in memory, for each port; default 64 MiB */
     uint64_t unsynced_bytes_max; /* appended and not yet durable, for each port; over it EAGAIN; default 64 MiB */
     uint32_t seal_after_ms;     /* a file is sealed at this age; default 30 min */
-    uint32_t linger_us;         /* least time between the starts of two syncs under many writers; default 500 */
+    uint32_t linger_us;         /* least time between the starts of two syncs under many small writers; default 500 */
     bool linger_always;         /* profiles low/medium/high/ultra: wait linger_us before each sync */
 } cnk_wal_options;
 
