@@ -1096,7 +1096,8 @@ END_TEST
 static _Atomic uint64_t hasty_now_ns, hasty_step_ns;
 static uint64_t hasty_now(void *self) {
     (void)self;
-    return hasty_now_ns += hasty_step_ns; /* also by the WAL's threads */
+    uint64_t step = hasty_step_ns;
+    return atomic_fetch_add(&hasty_now_ns, step) + step; /* also by the WAL's threads */
 }
 
 static struct { unsigned calls; uint64_t done, all; } progress;
