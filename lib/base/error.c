@@ -71,6 +71,13 @@ int cnk_error(chronik_error *err, int code, int sys_errno, const char *format, .
     return code;
 }
 
+int cnk_error_because(chronik_error *err, int code, const chronik_error *why) {
+    if (err == NULL) return code;
+    *err = *why;
+    err->code = code;
+    return code;
+}
+
 int cnk_error_from_errno(int sys_errno) {
     switch (sys_errno) {
     case ENOSPC:

@@ -24,6 +24,7 @@
 #define ARENA_CHUNK_MIN 64u
 #define ARRAY_BYTES_MIN 64u /* of an array that begins: many hold one thing, and there are some for each partition */
 #define HUGE_PAGE_BYTES ((size_t)2 << 20)
+#define PAGE_BYTES_MAX ((size_t)64 << 10) /* the largest that systems have */
 
 struct cnk_arena_chunk {
     cnk_arena_chunk *next;
@@ -101,16 +102,22 @@ static void *pages_huge(size_t size) {
     return p + before;
 }
 
+/* What is mapped for so many bytes: from a huge page on whole pages, for pages_huge cuts there. */
+static size_t mapped_bytes(size_t size) {
+    if (size >= HUGE_PAGE_BYTES) return (size + PAGE_BYTES_MAX - 1) / PAGE_BYTES_MAX * PAGE_BYTES_MAX;
+    return size ? size : 1;
+}
+
 void *cnk_pages_alloc(size_t size) {
     if (must_fail()) return NULL;
-    if (size >= HUGE_PAGE_BYTES && size % HUGE_PAGE_BYTES == 0) return pages_huge(size);
-    void *p = mmap(NULL, size ? size : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (size >= HUGE_PAGE_BYTES) return pages_huge(mapped_bytes(size));
+    void *p = mmap(NULL, mapped_bytes(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     return p == MAP_FAILED ? NULL : p;
 }
 
 void cnk_pages_free(void *p, size_t size) {
     if (p == NULL) return;
-    int failed = munmap(p, size ? size : 1);
+    int failed = munmap(p, mapped_bytes(size));
     CNK_ASSERT(failed == 0);
 }
 
@@ -176,6 +183,9 @@ void cnk_arena_reset(cnk_arena *arena) {
         else cnk_free(c);
     }
     if (kept) kept->next = NULL;
+#ifdef CNK_TEST_HOOKS
+    if (kept) memset(kept->data, 0xdb, kept->size); /* who still looks at it is found out */
+#endif
     arena->chunks = kept;
     arena->used = arena->total = 0;
 }

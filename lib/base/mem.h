@@ -15,7 +15,7 @@ void *cnk_memdup(const void *p, size_t len); /* len 0: a valid pointer */
  * freed, and little will be wanted. Takes milliseconds, and holds up who allocates: in a job. Does nothing in test builds. */
 void cnk_mem_trim(void);
 
-/* Page-aligned memory straight from the kernel, zeroed, freed with the same size. Whole multiples of 2 MiB come in huge pages
+/* Page-aligned memory straight from the kernel, zeroed, freed with the same size. From 2 MiB on it comes in huge pages
  * where the system has them, which makes direct I/O far cheaper; the first touch then makes 2 MiB resident. */
 void *cnk_pages_alloc(size_t size);
 void cnk_pages_free(void *p, size_t size);

@@ -13,9 +13,10 @@
 #define CNK_ROPE_CHUNK_BYTES_MAX ((size_t)(1u << 20) + (16u << 10)) /* 1 MiB, wherever it begins in its first page */
 
 typedef struct cnk_rope_pool cnk_rope_pool;
-/* Keeps up to kept_bytes_max of chunks that nobody uses. NULL: no memory. */
+typedef struct cnk_rope_pair cnk_rope_pair; /* of large chunks (rope.c) */
+/* Keeps up to kept_bytes_max of chunks that nobody uses, and the others of pairs that are in use. NULL: no memory. */
 cnk_rope_pool *cnk_rope_pool_new(size_t kept_bytes_max);
-/* Gives what nobody uses back to the system. Any thread. */
+/* Gives what nobody uses back to the system, but for the others of such pairs. Any thread. */
 void cnk_rope_pool_trim(cnk_rope_pool *pool);
 size_t cnk_rope_pool_kept(cnk_rope_pool *pool); /* bytes; any thread */
 /* After every rope has been released. NULL-safe. */
@@ -24,6 +25,7 @@ void cnk_rope_pool_free(cnk_rope_pool *pool);
 typedef struct cnk_rope_chunk {
     uint8_t *data;
     unsigned size_class;
+    cnk_rope_pair *pair; /* NULL: it is none of one */
 } cnk_rope_chunk;
 
 typedef struct cnk_rope {
@@ -32,12 +34,16 @@ typedef struct cnk_rope {
     size_t chunk_count, chunk_capacity;
     struct iovec *slices;
     size_t slice_count, slice_capacity;
-    size_t len; /* of all slices */
+    size_t len;      /* of all slices */
+    uint8_t *spare;  /* the last chunk's rest */
+    size_t spare_len, expected;
 } cnk_rope;
 
 #define CNK_ROPE_INIT(pool) \
-    { (pool), NULL, 0, 0, NULL, 0, 0, 0 }
+    { (pool), NULL, 0, 0, NULL, 0, 0, 0, NULL, 0, 0 }
 
+/* About so many bytes of rooms are going to be asked for: they share chunks. */
+void cnk_rope_expect(cnk_rope *rope, size_t bytes);
 /* Page-aligned memory that lives until the rope is released; size at most CNK_ROPE_CHUNK_BYTES_MAX. NULL: no memory. */
 uint8_t *cnk_rope_room(cnk_rope *rope, size_t size);
 /* Appends a slice, which lies in the rope's chunks; one that goes on where the last ends becomes one with it. 0, ENOMEM. */

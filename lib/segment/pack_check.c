@@ -41,7 +41,7 @@ int cnk_pack_check(const chronik_io *io, const char *path, void (*say_fn)(void *
     int rc = cnk_pack_open(io, path, &why, &k.pack);
     if (rc) {
         say(&k, "%s", why.text);
-        return cnk_error(err, rc, 0, "%s", why.text);
+        return cnk_error_because(err, rc, &why);
     }
     k.block_buf = cnk_pages_alloc(CNK_PACK_BLOCK_BUFFER_BYTES);
     k.buf = cnk_pages_alloc(CHECK_READ_BYTES);

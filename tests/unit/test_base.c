@@ -52,6 +52,17 @@ START_TEST(an_error_is_filled_and_its_code_returned) {
 }
 END_TEST
 
+START_TEST(an_error_passes_on_its_cause_once) {
+    chronik_error why = CHRONIK_ERROR_INIT, err = CHRONIK_ERROR_INIT;
+    cnk_error(&why, CHRONIK_EIO, EACCES, "/x: cannot open");
+    ck_assert_int_eq(cnk_error_because(&err, CHRONIK_ECORRUPT, &why), CHRONIK_ECORRUPT);
+    ck_assert_int_eq(err.code, CHRONIK_ECORRUPT);
+    ck_assert_int_eq(err.sys_errno, EACCES);
+    ck_assert_str_eq(err.text, why.text);
+    ck_assert_int_eq(cnk_error_because(NULL, CHRONIK_ENOSPC, &why), CHRONIK_ENOSPC);
+}
+END_TEST
+
 START_TEST(a_long_text_is_cut_at_a_character) {
     chronik_error err;
     char text[400];
@@ -565,7 +576,7 @@ START_TEST(ropes_keep_what_was_added_and_give_their_memory_back) {
     ck_assert_uint_eq(out.len, 60);
     for (size_t i = 0; i < 60; i++) ck_assert_uint_eq(out.data[i], i < 40 ? 10 + i : 100 + i - 40);
     cnk_writer_free(&out);
-    ck_assert_uint_eq(cnk_rope_pool_kept(pool), 0);
+    ck_assert_uint_eq(cnk_rope_pool_kept(pool), CNK_ROPE_CHUNK_BYTES_MAX); /* the other one of the pair */
     cnk_rope_release(&rope);
     ck_assert_uint_eq(rope.len + rope.slice_count + rope.chunk_count, 0);
     ck_assert_uint_ge(cnk_rope_pool_kept(pool), CNK_ROPE_CHUNK_BYTES_MAX);
@@ -576,6 +587,59 @@ START_TEST(ropes_keep_what_was_added_and_give_their_memory_back) {
     cnk_rope_pool_trim(pool);
     ck_assert_uint_eq(cnk_rope_pool_kept(pool), 0);
     cnk_rope_pool_free(pool);
+}
+END_TEST
+
+/* Large chunks come in pairs: the second one is given before another pair is begun, and only whole pairs go. */
+START_TEST(large_chunks_come_in_pairs) {
+    enum { ONE = CNK_ROPE_CHUNK_BYTES_MAX, ROPES = 5 };
+    cnk_rope_pool *pool = cnk_rope_pool_new(4 * ONE);
+    cnk_rope ropes[ROPES];
+    uint8_t *rooms[ROPES];
+    ck_assert_ptr_nonnull(pool);
+    for (int i = 0; i < ROPES; i++) {
+        ropes[i] = (cnk_rope)CNK_ROPE_INIT(pool);
+        rooms[i] = cnk_rope_room(&ropes[i], ONE);
+        ck_assert_ptr_nonnull(rooms[i]);
+        memset(rooms[i], i, ONE);
+        ck_assert_uint_eq(cnk_rope_pool_kept(pool), i % 2 ? 0 : ONE);
+        if (i % 2) ck_assert_ptr_eq(rooms[i], rooms[i - 1] + ONE);
+    }
+    cnk_rope_release(&ropes[0]);
+    cnk_rope_release(&ropes[2]);
+    cnk_rope_release(&ropes[3]); /* one whole pair, two halves */
+    ck_assert_uint_eq(cnk_rope_pool_kept(pool), 4 * ONE);
+    uint8_t *half = cnk_rope_room(&ropes[0], ONE - 5000);
+    ck_assert(half == rooms[0] || half == rooms[4] + ONE);
+    cnk_rope_pool_trim(pool);
+    ck_assert_uint_eq(cnk_rope_pool_kept(pool), ONE);
+    for (size_t i = 0; i < ONE; i++) ck_assert(rooms[1][i] == 1 && rooms[4][i] == 4);
+    for (int i = 0; i < ROPES; i++) cnk_rope_release(&ropes[i]);
+    ck_assert_uint_eq(cnk_rope_pool_kept(pool), 4 * ONE);
+    for (int i = 0; i < ROPES; i++) ck_assert_ptr_nonnull(cnk_rope_room(&ropes[i], ONE));
+    for (int i = 0; i < ROPES; i++) cnk_rope_release(&ropes[i]);
+    ck_assert_uint_eq(cnk_rope_pool_kept(pool), 4 * ONE); /* no more than it may keep */
+    cnk_rope_pool_trim(pool);
+    ck_assert_uint_eq(cnk_rope_pool_kept(pool), 0);
+    cnk_rope_pool_free(pool);
+}
+END_TEST
+
+/* Rooms that were announced lie in one chunk, each on pages of its own; those that were not have one each. */
+START_TEST(rooms_that_are_expected_share_a_chunk) {
+    cnk_rope rope = CNK_ROPE_INIT(NULL);
+    cnk_rope_expect(&rope, 900000);
+    uint8_t *first = cnk_rope_room(&rope, 300001), *second = cnk_rope_room(&rope, 500000);
+    ck_assert_ptr_eq(second, first + 303104);
+    memset(first, 1, 300001);
+    memset(second, 2, 500000);
+    ck_assert_uint_eq(first[300000], 1);
+    ck_assert_ptr_nonnull(cnk_rope_room(&rope, 400000)); /* more than was said */
+    ck_assert_uint_eq(rope.chunk_count, 2);
+    cnk_rope_release(&rope);
+    for (int i = 0; i < 3; i++) ck_assert_ptr_nonnull(cnk_rope_room(&rope, 16384));
+    ck_assert_uint_eq(rope.chunk_count, 3);
+    cnk_rope_release(&rope);
 }
 END_TEST
 
@@ -634,6 +698,7 @@ int main(void) {
     TCase *t = tcase_create("base");
     tcase_add_test(t, every_code_has_its_own_number_name_and_text);
     tcase_add_test(t, an_error_is_filled_and_its_code_returned);
+    tcase_add_test(t, an_error_passes_on_its_cause_once);
     tcase_add_test(t, a_long_text_is_cut_at_a_character);
     tcase_add_test(t, errnos_become_codes);
     tcase_add_test(t, a_failed_assertion_calls_the_handler);
@@ -658,6 +723,8 @@ int main(void) {
     tcase_add_test(t, made_uuids_are_version_4_and_no_option);
     tcase_add_test(t, slices_are_copied_and_cut_at_any_place);
     tcase_add_test(t, ropes_keep_what_was_added_and_give_their_memory_back);
+    tcase_add_test(t, large_chunks_come_in_pairs);
+    tcase_add_test(t, rooms_that_are_expected_share_a_chunk);
     tcase_add_test(t, latencies_find_their_bucket);
     tcase_add_test(t, sizes_find_their_bucket);
     suite_add_tcase(s, t);
