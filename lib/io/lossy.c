@@ -1,9 +1,11 @@
 /* A disk that forgets what was not synced: kill -9 of a process that uses it loses what a power failure would lose.
  *
- * Wraps another disk. Nothing reaches that one before its sync:
+ * Wraps another disk. No data, and no name, reaches that one before its sync:
  *
  *     data     each file has a list of changes (writes, truncations, reservations) since its last sync. Reads see them.
  *              `sync` does them below, in order, and syncs below. That is all in this process's memory, and dies with it.
+ *              Only the blocks, of writes and of reservations, are taken below at once: it is these that find a disk full,
+ *              not the sync.
  *     names    creations, renames and deletions are a list of operations. Lookups and listings see them. `sync_dir` does
  *              those that touch the directory, and the earlier ones on the same names that they need, below, and
  *              syncs the directory below. So names are lost, and reordered, as STORAGE's simulated disk has it: a file whose
@@ -73,6 +75,14 @@ static change *change_new(lossy *l, inode *n, int kind, uint64_t pos, size_t len
     *n->changes_end = c;
     n->changes_end = &c->next;
     return c;
+}
+
+/* The blocks below are taken when the caller can cope with having none: a sync must not find the disk full. */
+static int blocks_take(lossy *l, inode *n, uint64_t len, chronik_error *err) {
+    int rc = l->ops->allocate(l->disk, n->file, len, err);
+    if (rc == 0 && len > n->size_below)
+        n->size_below = len;
+    return rc;
 }
 
 /* Puts the changes over the bytes [pos, pos + len) of the disk below; the buffer is zero where that one ends. */
@@ -185,9 +195,9 @@ static int lossy_write(void *self, chronik_file *file, const struct iovec *iov, 
         len += iov[i].iov_len;
     if (len == 0)
         return 0;
-    int rc = 0;
     pthread_mutex_lock(&n->data);
-    change *c = change_new(l, n, CHANGE_WRITE, pos, len);
+    int rc = pos + len > n->size_below ? blocks_take(l, n, pos + len, err) : 0;
+    change *c = rc == 0 ? change_new(l, n, CHANGE_WRITE, pos, len) : NULL;
     if (c) {
         size_t done = 0;
         for (int i = 0; i < iov_count; i++) {
@@ -199,7 +209,7 @@ static int lossy_write(void *self, chronik_file *file, const struct iovec *iov, 
             n->size = pos + len;
         if (atomic_load(&l->bytes) > l->bytes_max)
             rc = changes_do(l, n, err);
-    } else {
+    } else if (rc == 0) {
         rc = cnk_lossy_no_memory(err, file->path);
     }
     pthread_mutex_unlock(&n->data);
@@ -259,7 +269,7 @@ static int lossy_sync(void *self, chronik_file *file, chronik_error *err) {
     return rc;
 }
 
-/* The blocks are taken at the sync; whether they can be is looked at now, for now the caller can cope. */
+/* A disk may take what it has and fail only then; so what cannot fit is refused before it is tried. */
 static int space_for(lossy *l, const chronik_file *file, uint64_t more, chronik_error *err) {
     char dir[PATH_SIZE];
     chronik_disk_space space = {0};
@@ -273,6 +283,7 @@ static int space_for(lossy *l, const chronik_file *file, uint64_t more, chronik_
     return rc;
 }
 
+/* A change too where others wait, since a truncation among them would give the blocks back. */
 static int lossy_allocate(void *self, chronik_file *file, uint64_t len, chronik_error *err) {
     lossy *l = self;
     inode *n = file->inode;
@@ -283,9 +294,10 @@ static int lossy_allocate(void *self, chronik_file *file, uint64_t len, chronik_
     if (rc < 0)
         return rc;
     pthread_mutex_lock(&n->data);
-    if (!change_new(l, n, CHANGE_ALLOCATE, len, 0))
+    rc = blocks_take(l, n, len, err);
+    if (rc == 0 && n->changes && !change_new(l, n, CHANGE_ALLOCATE, len, 0))
         rc = cnk_lossy_no_memory(err, file->path);
-    else if (len > n->size)
+    if (rc == 0 && len > n->size)
         n->size = len;
     pthread_mutex_unlock(&n->data);
     return rc;

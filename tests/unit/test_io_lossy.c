@@ -327,6 +327,48 @@ START_TEST(errors_and_locks) {
 }
 END_TEST
 
+/* On a disk of 1 MiB: blocks that were reserved are there for what is written into them, however full it gets; where there
+ * are none, a write says so, and no sync. */
+START_TEST(a_reservation_holds_on_a_full_disk) {
+    enum { MIB = 1 << 20, HALF = MIB / 2 };
+    for (int truncated = 0; truncated < 2; truncated++) {
+        sim_disk *disk = sim_disk_new(1, &(sim_disk_options){.space_bytes = MIB});
+        sim_world *world = sim_world_new(disk, NULL);
+        const chronik_io *sim = sim_world_io(world);
+        chronik_io *above = NULL;
+        chronik_file *file = NULL, *filler = NULL, *late = NULL;
+        static uint8_t data[HALF], back[HALF];
+        struct iovec iov = {data, sizeof data};
+        memset(data, 'r', sizeof data);
+        must(cnk_lossy_new(sim, 0, NULL, &above));
+        must(above->disk_ops->open(above->disk, "reserved", MAKE, NULL, &file));
+        must(above->disk_ops->open(above->disk, "late", MAKE, NULL, &late));
+        if (truncated) /* a change that waits for its sync, and would give the blocks back */
+            must(above->disk_ops->truncate(above->disk, file, 0, NULL));
+        must(above->disk_ops->allocate(above->disk, file, HALF, NULL));
+        must(sim->disk_ops->open(sim->disk, "filler", MAKE, NULL, &filler));
+        uint64_t filled = 0;
+        struct iovec page = {data, 4096};
+        while (sim->disk_ops->write(sim->disk, filler, &page, 1, filled, NULL) == 0)
+            filled += page.iov_len;
+        ck_assert_uint_le(filled, HALF);
+        must(above->disk_ops->write(above->disk, file, &iov, 1, 0, NULL));
+        ck_assert_int_eq(above->disk_ops->sync(above->disk, file, NULL), 0);
+        ck_assert_int_eq(above->disk_ops->read(above->disk, file, back, HALF, 0, NULL), HALF);
+        ck_assert_int_eq(memcmp(back, data, HALF), 0);
+        ck_assert_int_eq(above->disk_ops->allocate(above->disk, late, HALF, NULL), CHRONIK_ENOSPC);
+        ck_assert_int_eq(above->disk_ops->write(above->disk, late, &iov, 1, 0, NULL), CHRONIK_ENOSPC);
+        ck_assert_int_eq(above->disk_ops->sync(above->disk, late, NULL), 0);
+        above->disk_ops->close(above->disk, file);
+        above->disk_ops->close(above->disk, late);
+        sim->disk_ops->close(sim->disk, filler);
+        cnk_lossy_free(above);
+        sim_world_free(world);
+        sim_disk_free(disk);
+    }
+}
+END_TEST
+
 START_TEST(a_disk_below_without_absolute_names_has_none_here) {
     chronik_disk_ops bare = *posix->disk_ops;
     chronik_io below = *posix, *above = NULL;
@@ -561,6 +603,7 @@ int main(void) {
     tcase_add_test(t, memory_has_a_limit);
     tcase_add_test(t, what_has_neither_name_nor_handle_takes_no_memory);
     tcase_add_test(t, errors_and_locks);
+    tcase_add_test(t, a_reservation_holds_on_a_full_disk);
     tcase_add_test(t, a_disk_below_without_absolute_names_has_none_here);
     tcase_add_test(t, it_shows_what_any_disk_shows);
     tcase_add_test(t, threads_may_share_it);
