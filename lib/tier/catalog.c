@@ -225,7 +225,7 @@ int cnk_tier_pack_load(cnk_tier *t, cnk_pack *pack, chronik_error *err) {
         cnk_tier_catalog_distrust(t);
         cnk_tier_pack_spoilt(t, pack, &why);
     }
-    return rc ? cnk_error(err, rc, 0, "%s", why.text) : 0;
+    return rc ? cnk_error_because(err, rc, &why) : 0;
 }
 
 void cnk_tier_catalog_free(cnk_tier *t) {

@@ -85,7 +85,7 @@ static int dir_make(const chronik_io *io, const char *dir, chronik_error *err) {
     chronik_error why = CHRONIK_ERROR_INIT;
     int rc = io->disk_ops->mkdir(io->disk, dir, &why);
     if (rc == CHRONIK_EEXIST) return 0;
-    if (rc) return cnk_error(err, rc, 0, "%s", why.text);
+    if (rc) return cnk_error_because(err, rc, &why);
     char *parent = cnk_strdup(dir);
     if (!parent) return cnk_error(err, CHRONIK_ENOMEM, 0, "%s: no memory", dir);
     char *slash = strrchr(parent, '/');
@@ -127,7 +127,7 @@ static int take_one(cnk_tier *t, uint64_t seq, cnk_map *told, chronik_error *err
     if (rc == 0 && (rc = cnk_tier_pack_add(t, pack)) == 0) return 0;
     cnk_pack_unref(pack);
     /* A newer format is no damage: nothing may be done to a directory that is not understood. */
-    if (rc != CHRONIK_ECORRUPT && rc != CHRONIK_EIO) return cnk_error(err, rc, why.sys_errno, "%s", why.text);
+    if (rc != CHRONIK_ECORRUPT && rc != CHRONIK_EIO) return cnk_error_because(err, rc, &why);
     if (t->events.damaged) t->events.damaged(t->events_arg, 0, &why);
     return 0;
 }
@@ -348,7 +348,7 @@ int cnk_tier_stream_attach(cnk_tier_port *p, cnk_wal_stream *stream, chronik_err
         cnk_wal_stream_release_to(stream, packed, end_offset);
     if (why.code == 0) return 0;
     if (why.code == CHRONIK_ECORRUPT && t->events.damaged) t->events.damaged(t->events_arg, state.id, &why);
-    return cnk_error(err, why.code, 0, "%s", why.text);
+    return cnk_error_because(err, why.code, &why);
 }
 
 /* What the port has appended last makes sections die, once it is durable. Without memory to note it, they die at the
@@ -512,7 +512,7 @@ static int check_catalog(const chronik_io *io, const names *n, bool quarantine, 
         if (pack && !told_right(io, pack, path, to)) wrong++;
     }
     if (rc == 0 && !wrong) tell(to, "%s: sound: it tells of %llu packs", path, (unsigned long long)told.count);
-    if (rc && !cut && rc != CHRONIK_ENOTFOUND) cnk_error(err, rc, why.sys_errno, "%s", why.text);
+    if (rc && !cut && rc != CHRONIK_ENOTFOUND) cnk_error_because(err, rc, &why);
     if (cut || rc == CHRONIK_ENOTFOUND) rc = 0;
     if (rc == 0 && (cut || wrong) && quarantine) rc = put_catalog_aside(io, n->dir, path, to, err);
     if (rc == 0 && wrong)

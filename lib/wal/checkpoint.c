@@ -28,19 +28,6 @@ static void ports_start(cnk_wal *wal) {
     }
 }
 
-/* The first block that a port has not been told of yet: entries from there on are not counted as live in their file. */
-static uint64_t first_incomplete(cnk_wal *wal) {
-    uint64_t lsn = UINT64_MAX;
-    for (size_t n = 0; n < wal->ports_count; n++) {
-        cnk_wal_port *p = wal->ports[n];
-        pthread_mutex_lock(&p->mutex);
-        if (p->blocks_in_flight && p->first_lsn_in_flight < lsn) lsn = p->first_lsn_in_flight;
-        if (p->cuts_pending) lsn = 0; /* entries they took out may be in any file, and not be counted */
-        pthread_mutex_unlock(&p->mutex);
-    }
-    return lsn;
-}
-
 /* Nothing in it is live. */
 static bool released(const cnk_wal_file *f) {
     return f->state == FILE_SEALED && atomic_load_explicit(&f->live, memory_order_acquire) == 0;
@@ -52,14 +39,16 @@ static bool may_begin(const cnk_wal *wal) {
 }
 
 static void begin(cnk_wal *wal) {
-    uint64_t incomplete = first_incomplete(wal);
+    bool cuts;
+    uint64_t untold = cnk_wal_first_untold(wal, &cuts);
+    if (cuts) untold = 0; /* entries they took out may be in any file, and not be counted */
     wal->checkpoint_candidates_count = 0;
     if (cnk_array_reserve((void **)&wal->checkpoint_candidates, &wal->checkpoint_candidates_capacity, wal->files_count,
                           sizeof *wal->checkpoint_candidates))
         return;
     for (size_t n = 0; n < wal->files_count; n++) {
         cnk_wal_file *f = wal->files[n];
-        if (f->last_lsn >= incomplete || !released(f)) continue;
+        if (f->last_lsn >= untold || !released(f)) continue;
         wal->checkpoint_candidates[wal->checkpoint_candidates_count++] = f;
         if (CNK_WAL_BUG(FREE_WITHOUT_CHECKPOINT)) f->state = FILE_FREE;
     }

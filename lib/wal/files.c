@@ -317,7 +317,7 @@ static int prep_fill(cnk_wal *wal, chronik_error *err) {
 /* The spare is there, or there is no room for one. */
 static void prep_end(cnk_wal *wal, int code) {
     cnk_wal_file *f = wal->prep.file;
-    cnk_pages_free(wal->zeros, FILL_BYTES);
+    cnk_pages_free(wal->zeros, CNK_WAL_ZEROS_BYTES);
     wal->zeros = NULL;
     wal->prep.state = BG_IDLE;
     if (code) {
@@ -362,7 +362,8 @@ static void prep_step(cnk_wal *wal) {
         pthread_mutex_lock(&wal->mutex);
         uint64_t number = wal->next_number++, bytes = spare_bytes(wal);
         pthread_mutex_unlock(&wal->mutex);
-        wal->zeros = cnk_pages_alloc(FILL_BYTES);
+        wal->zeros = cnk_pages_alloc(CNK_WAL_ZEROS_BYTES);
+        if (wal->zeros) *(volatile uint8_t *)wal->zeros = 0; /* what was never written is no huge page, and dear to pin */
         code = wal->zeros ? prep_start(wal, number, bytes, NULL) : CHRONIK_ENOMEM;
         wal->prep.state = BG_FILL;
     } else if (wal->prep.filled < wal->prep.file->bytes) {

@@ -168,6 +168,9 @@ int cnk_wal_checkpoint_get(const uint8_t *p, size_t len, cnk_wal_checkpoint_head
     cnk_wal_checkpoint_header h, *to = &h;
     CHECKPOINT_HEADER_FIELDS(GET)
     if (h.len != len || cnk_load_le32(p + 12) != cnk_crc32c(0, p + 16, len - 16)) return CHRONIK_ECORRUPT;
+    size_t left = len - CNK_WAL_CHECKPOINT_HEADER;
+    if (h.files > left / CNK_WAL_CHECKPOINT_FILE) return CHRONIK_ECORRUPT;
+    if (h.streams > (left - h.files * CNK_WAL_CHECKPOINT_FILE) / CNK_WAL_CHECKPOINT_ROW) return CHRONIK_ECORRUPT;
     *ret_h = h;
     return 0;
 }

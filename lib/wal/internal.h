@@ -16,6 +16,7 @@
 
 enum {
     CNK_WAL_SLAB_BYTES = 2 << 20,
+    CNK_WAL_ZEROS_BYTES = 2 << 20, /* a huge page of them, for direct writes of half of it */
     CNK_WAL_COMMIT_BYTES_MAX = 16 << 20,
     CNK_WAL_COMMIT_BLOCKS_MAX = 512,
     CNK_WAL_FILE_ROWS_MAX = 262144,
@@ -50,6 +51,8 @@ enum cnk_wal_bug {
     CNK_WAL_BUG_COPY_DROPPED, /* a checkpoint copies streams that were dropped since the one before */
     CNK_WAL_BUG_RELEASE_EARLY, /* data leaves the WAL before its pack is synced; used by tier */
     CNK_WAL_BUG_TRIM_AHEAD,    /* recovery cuts what was trimmed although the owner's state does not cover it */
+    CNK_WAL_BUG_LEAVE_COMMITTED, /* what was committed since a file was walked is not moved out of it; sim_tier's */
+    CNK_WAL_BUG_TELL_EARLY,      /* a sealed file is told of before all ports know what is in it; sim_tier's */
     CNK_WAL_BUG_COUNT
 };
 extern enum cnk_wal_bug cnk_wal_bug;
@@ -109,6 +112,7 @@ struct cnk_wal_stream {
     cnk_wal_extents extents;
     uint64_t data_bytes;   /* payloads of DATA entries in extents; once it is attached */
     uint64_t commit_index;
+    uint64_t walked_commit, walked_last; /* the commit index and the last index when a walk was done with it */
     uint8_t *blob;
     size_t blob_len;
     uint64_t blob_applied;
@@ -204,6 +208,7 @@ struct cnk_wal_port {
         cnk_wal_slab *slab; /* a background job makes its pages; NULL: none is under way */
     } ahead;
     cnk_wal_walk *walk;            /* under way; NULL: none */
+    uint32_t walked_file;          /* of the last walk that came to its end; 0: none */
     uint64_t rows_appended;        /* of streams of this port, since it was opened */
     _Atomic uint64_t rows_durable; /* of them */
     bool fenced_told, blocked, draining;
@@ -253,6 +258,7 @@ struct cnk_wal {
     uint64_t next_number;  /* [mutex] */
     uint64_t disk_bytes;   /* [mutex] of all files */
     _Atomic bool full, fenced, shutdown;
+    _Atomic bool sealed_waits; /* a port may have to be told of blocks before a sealed file is told of */
     _Atomic int64_t room; /* bytes of data that may still be accepted; the reserves are taken off */
     _Atomic int64_t moves_room; /* what may be moved beyond that */
     uint64_t data_bytes_max; /* [mutex] the budget; or, as long as it is exceeded since the start, what there was then */
@@ -307,7 +313,7 @@ struct cnk_wal {
         uint64_t retry_at_ns;
     } prep;
     bool spare_retry; /* [mutex] memory was short for a spare */
-    uint8_t *zeros; /* 1 MiB, while a file is being filled */
+    uint8_t *zeros; /* CNK_WAL_ZEROS_BYTES, while a file is being filled */
 
     /* checkpoint */
     bool checkpoint_running, checkpoint_again; /* [mutex] */
@@ -366,6 +372,9 @@ void cnk_wal_walk_leave(cnk_wal_port *port, const cnk_wal_stream *s); /* the str
 void cnk_wal_port_complete(chronik_post *post);
 void cnk_wal_port_wake(chronik_post *post);
 void cnk_wal_port_post_wake(cnk_wal_port *port);   /* any thread, wal->mutex held */
+/* The first block that a port has not been told of yet: entries from there on are not counted as live in their file. With
+ * wal->mutex held. cuts: a port has cut entries off, and not been told that this is durable. */
+uint64_t cnk_wal_first_untold(const cnk_wal *wal, bool *ret_cuts);
 cnk_wal_block *cnk_wal_port_take(cnk_wal_port *port); /* [port->mutex] the next block for the writer, sealed; or NULL */
 bool cnk_wal_port_peek(const cnk_wal_port *port, size_t *ret_len, size_t *ret_rows); /* [port->mutex] */
 int cnk_wal_port_append_row(cnk_wal_port *port, cnk_wal_stream *stream, cnk_wal_row *row, const cnk_wal_payload *payload,

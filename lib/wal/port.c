@@ -556,6 +556,11 @@ void cnk_wal_port_complete(chronik_post *post) {
         b = next;
     }
     cache_evict(port);
+    if (atomic_load(&port->wal->sealed_waits)) {
+        pthread_mutex_lock(&port->wal->mutex);
+        cnk_wal_port_post_wake(port->wal->ports[0]);
+        pthread_mutex_unlock(&port->wal->mutex);
+    }
     tell_durable(port, touched);
     tell_writable(port);
     tell_drained(port);
@@ -569,18 +574,36 @@ void cnk_wal_port_post_wake(cnk_wal_port *port) {
     port->loop->ops->post(port->loop->self, &port->wake_post);
 }
 
+uint64_t cnk_wal_first_untold(const cnk_wal *wal, bool *ret_cuts) {
+    uint64_t lsn = UINT64_MAX;
+    *ret_cuts = false;
+    for (size_t n = 0; n < wal->ports_count; n++) {
+        cnk_wal_port *p = wal->ports[n];
+        pthread_mutex_lock(&p->mutex);
+        if (p->blocks_in_flight && p->first_lsn_in_flight < lsn) lsn = p->first_lsn_in_flight;
+        *ret_cuts |= p->cuts_pending > 0;
+        pthread_mutex_unlock(&p->mutex);
+    }
+    return lsn;
+}
+
+/* The next file to tell of: who walks it finds all that is in it, since every port knows of that. 0: none, for now. */
+static uint32_t sealed_next(cnk_wal *wal) {
+    cnk_wal_file *f = NULL;
+    for (size_t n = 0; n < wal->files_count && !f; n++)
+        if (wal->files[n]->state == FILE_SEALED && !wal->files[n]->sealed_told) f = wal->files[n];
+    atomic_store(&wal->sealed_waits, f != NULL); /* before it is looked at what ports know: see cnk_wal_port_complete */
+    bool cuts;
+    if (!f || (f->last_lsn >= cnk_wal_first_untold(wal, &cuts) && !CNK_WAL_BUG(TELL_EARLY))) return 0;
+    f->sealed_told = true;
+    return (uint32_t)f->number;
+}
+
 static void tell_sealed(cnk_wal_port *port) {
-    cnk_wal *wal = port->wal;
     for (;;) {
-        uint32_t number = 0;
-        pthread_mutex_lock(&wal->mutex);
-        for (size_t n = 0; n < wal->files_count && number == 0; n++) {
-            cnk_wal_file *f = wal->files[n];
-            if (f->state != FILE_SEALED || f->sealed_told) continue;
-            f->sealed_told = true;
-            number = (uint32_t)f->number;
-        }
-        pthread_mutex_unlock(&wal->mutex);
+        pthread_mutex_lock(&port->wal->mutex);
+        uint32_t number = sealed_next(port->wal);
+        pthread_mutex_unlock(&port->wal->mutex);
         if (number == 0) return;
         port->events.sealed(port->arg, number);
     }

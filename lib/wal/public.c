@@ -389,7 +389,7 @@ int chronik_wal_sync(chronik_wal *wal, chronik_error *err) {
     int code = 0;
     pthread_mutex_lock(&wal->mutex);
     while (wal->durable < want && !wal->fenced) pthread_cond_wait(&wal->changed, &wal->mutex);
-    if (wal->durable < want) code = cnk_error(err, CHRONIK_EFENCED, wal->why.sys_errno, "%s", wal->why.text);
+    if (wal->durable < want) code = cnk_error_because(err, CHRONIK_EFENCED, &wal->why);
     pthread_mutex_unlock(&wal->mutex);
     return code;
 }

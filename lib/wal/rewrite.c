@@ -1,4 +1,5 @@
-/* Moves the entries of a sealed file that are not committed yet to the open one, so that the file can go.
+/* Moves the entries of a sealed file that its walk could not tell of, since they were not committed, to the open one, so that
+ * the file can go.
  *
  *   cnk_wal_rewrite ─► what is in the cache is appended again, as REWRITE rows ─► done
  *        ▲                │ what is not: up to READ_BYTES of it
@@ -69,11 +70,24 @@ static bool note(cnk_wal_port *port, cnk_wal_stream *s, const cnk_wal_extent *x)
     return true;
 }
 
+/* The last entry of the stream up to this index that is to be moved; NULL: none. What was not committed when the file was
+ * walked may be now, and stays to be moved: nobody comes for it where the stream gets no more entries. */
+static cnk_wal_extent *next_to_move(const cnk_wal_port *port, const cnk_wal_stream *s, uint64_t index) {
+    bool walked = port->walked_file == (uint32_t)port->rewrite.file->number && !CNK_WAL_BUG(LEAVE_COMMITTED);
+    uint64_t after = walked ? s->walked_commit : s->commit_index;
+    if (walked && index > s->walked_last) index = s->walked_last;
+    if (index > s->now.last_index) index = s->now.last_index;
+    for (; index > after; index--) {
+        cnk_wal_extent *x = cnk_wal_extents_at(&s->extents, index);
+        if (!x) break; /* what comes before it has been released, too */
+        if (to_move(port, x)) return x;
+    }
+    return NULL;
+}
+
 static bool stream_go(cnk_wal_port *port, cnk_wal_stream *s) {
-    for (size_t n = s->extents.count; n > 0; n--) {
-        cnk_wal_extent *x = cnk_wal_extents_nth(&s->extents, n - 1);
-        if (x->row.e.index <= s->commit_index) break;
-        if (!to_move(port, x)) continue;
+    cnk_wal_extent *x = next_to_move(port, s, UINT64_MAX);
+    for (; x; x = next_to_move(port, s, x->row.e.index - 1)) {
         cnk_wal_slab *slab = NULL;
         const uint8_t *data = x->row.e.len ? cnk_wal_port_cached(port, x->slab_seq, x->slab_pos, &slab) : NULL;
         if (x->row.e.len && !data) {
@@ -137,11 +151,8 @@ static uint64_t volume(const cnk_wal_port *port) {
     uint64_t bytes = 0;
     CNK_LIST_EACH(node, &port->streams) {
         const cnk_wal_stream *s = CNK_CONTAINER(node, cnk_wal_stream, link);
-        for (size_t n = s->extents.count; n > 0; n--) {
-            const cnk_wal_extent *x = cnk_wal_extents_nth(&s->extents, n - 1);
-            if (x->row.e.index <= s->commit_index) break;
-            if (to_move(port, x)) bytes += x->row.e.len + CNK_WAL_ROW_BYTES;
-        }
+        const cnk_wal_extent *x = next_to_move(port, s, UINT64_MAX);
+        for (; x; x = next_to_move(port, s, x->row.e.index - 1)) bytes += x->row.e.len + CNK_WAL_ROW_BYTES;
     }
     return bytes;
 }

@@ -436,6 +436,7 @@ bool cnk_wal_walk_file(cnk_wal_port *port, uint32_t file_seq, cnk_wal_walk *it, 
                        cnk_wal_place *ret_place) {
     cnk_list *node = it->stream ? it->stream : port->streams.next;
     port->walk = it;
+    port->walked_file = 0;
     for (; node != &port->streams; node = node->next, it->row = 0) {
         cnk_wal_stream *s = CNK_CONTAINER(node, cnk_wal_stream, link);
         it->stream = node;
@@ -449,9 +450,12 @@ bool cnk_wal_walk_file(cnk_wal_port *port, uint32_t file_seq, cnk_wal_walk *it, 
             *ret_stream = s;
             return true;
         }
+        s->walked_commit = s->commit_index;
+        s->walked_last = s->now.last_index;
     }
     it->stream = node;
     port->walk = NULL;
+    port->walked_file = file_seq;
     return false;
 }
 

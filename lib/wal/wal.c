@@ -81,7 +81,7 @@ void cnk_wal_free(cnk_wal *wal) {
     for (size_t n = 0; n < wal->files_count; n++) cnk_wal_file_destroy(wal->files[n]);
     if (wal->prep.file) cnk_wal_file_destroy(wal->prep.file);
     cnk_wal_checkpoint_abandon(wal);
-    cnk_pages_free(wal->zeros, wal->zeros ? 1 << 20 : 0);
+    cnk_pages_free(wal->zeros, CNK_WAL_ZEROS_BYTES);
     cnk_free(wal->prep.tmp_path);
     cnk_free(wal->files);
     cnk_free(wal->checkpoint_candidates);
@@ -91,6 +91,12 @@ void cnk_wal_free(cnk_wal *wal) {
     cnk_free(wal->dir);
     pthread_mutex_destroy(&wal->mutex);
     cnk_free(wal);
+}
+
+void cnk_wal_fenced_by(cnk_wal *wal, chronik_error *ret_why) {
+    pthread_mutex_lock(&wal->mutex);
+    *ret_why = wal->why;
+    pthread_mutex_unlock(&wal->mutex);
 }
 
 void cnk_wal_stats_get(cnk_wal *wal, cnk_wal_stats *ret_stats) {

@@ -93,7 +93,8 @@ typedef struct cnk_wal_port_events {
     void (*fenced)(void *arg, const chronik_error *why);
     /* Appends may work again after EAGAIN or ENOSPC. */
     void (*writable)(void *arg);
-    /* For the port that opened first only: a file has been sealed, and wants to be converted and released. */
+    /* For the port that opened first only: a file has been sealed, every port has been told of all that is in it, and it wants
+     * to be converted and released. */
     void (*sealed)(void *arg, uint32_t file_seq);
     /* Gives the owner's state of the stream for a checkpoint: bytes that it wants back at recovery, as of its applied
      * index. It may change only when a row of the stream has become durable, or the commit index has moved
@@ -253,10 +254,10 @@ void cnk_wal_stream_release(cnk_wal_stream *stream, uint64_t index);
  * place of a lost one takes no offsets.) */
 void cnk_wal_stream_release_to(cnk_wal_stream *stream, uint64_t index, int64_t end_offset);
 
-/* Rewrites the entries of a sealed file that are not committed yet into the open file. One at a time for each port. Calls
- * back on the port's thread, perhaps before it returns: 0: all of them are on their way, and durable before the file is
- * freed; EAGAIN: some stay for now, since there is no room, or they are too much to be worth it, or cannot be read; EFENCED,
- * ENOMEM. */
+/* Rewrites into the open file the entries of a sealed file that were not committed when it was walked (that are not now,
+ * where it is not the file of the last walk). One at a time for each port. Calls back on the port's thread, perhaps before it
+ * returns: 0: all of them are on their way, and durable before the file is freed; EAGAIN: some stay for now, since there is
+ * no room, or they are too much to be worth it, or cannot be read; EFENCED, ENOMEM. */
 void cnk_wal_rewrite(cnk_wal_port *port, uint32_t file_seq, void (*done)(void *arg, int code), void *arg);
 
 /* Takes a checkpoint of all ports, then frees what it covers. Any port; a call while one runs asks for one more after
@@ -278,5 +279,6 @@ typedef struct cnk_wal_stats {
     bool full, fenced;
 } cnk_wal_stats;
 void cnk_wal_stats_get(cnk_wal *wal, cnk_wal_stats *ret_stats); /* any thread */
+void cnk_wal_fenced_by(cnk_wal *wal, chronik_error *ret_why);   /* any thread; code 0: it is not */
 
 #endif

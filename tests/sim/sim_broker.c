@@ -573,6 +573,12 @@ static void produced(sim *t, operation *o, int n) {
     if (mine && b->producer_id < 0 && chance(t, 1, 2)) queue_remove(l, number);
 }
 
+/* The batches are in the WAL: nobody may look at the memory that they came in. */
+static void on_taken(cnk_produce *op) {
+    const operation *o = op->arg;
+    for (int n = 0; n < o->part_count; n++) memset((void *)(uintptr_t)o->data[n], 0xdd, o->produce_parts[n].len);
+}
+
 static void on_produced(cnk_produce *op) {
     operation *o = op->arg;
     sim *t = the_sim;
@@ -646,6 +652,7 @@ static void start_produce(sim *t) {
     o->produce = (cnk_produce){.acks = who->idempotent || chance(t, 1, 2) ? -1 : chance(t, 1, 6) ? 0 : 1, .version = 13,
                                .timeout_ms = chance(t, 1, 3) ? (int32_t)below(t, 1000) : 30000, .parts = o->produce_parts,
                                .part_count = (size_t)o->part_count, .done = on_produced, .arg = o};
+    if (chance(t, 1, 2)) o->produce.taken = on_taken;
     o->rc = cnk_broker_produce(cnk_broker_shard(t->broker, o->shard), &o->produce);
     if (o->rc == CNK_DONE) {
         on_produced(&o->produce);
@@ -653,7 +660,7 @@ static void start_produce(sim *t) {
         for (int n = 0; n < o->part_count; n++) t->batches[o->batches[n]].pending--;
         o->over = true;
     } else if (!o->produce.data_needed) {
-        for (int n = 0; n < o->part_count; n++) memset((void *)(uintptr_t)o->data[n], 0xdd, o->produce_parts[n].len);
+        on_taken(&o->produce);
     }
 }
 
@@ -1534,9 +1541,10 @@ static void work(sim *t, uint64_t steps) {
     }
 }
 
-/* With nothing in the way, all that was asked ends, and all sealed files become packs. */
+/* With nothing in the way, all that was asked ends, and all sealed files become packs and are freed. */
 static void come_to_rest(sim *t) {
     cnk_tier_stats s;
+    cnk_wal_stats w;
     sim_world_run(t->world, 60 * SIM_SECOND);
     if (dead(t) || t->fenced) return;
     if (!nothing_pending(t)) {
@@ -1545,11 +1553,14 @@ static void come_to_rest(sim *t) {
     }
     for (int n = 0; n < 60 && !dead(t); n++) {
         cnk_tier_stats_get(t->tier, &s);
-        if (s.files_waiting == 0) break;
+        cnk_wal_stats_get(t->wal, &w);
+        if (s.files_waiting + s.files_kept == 0 && w.files_live <= 1) break;
         sim_world_run(t->world, SIM_SECOND);
     }
     if (!dead(t) && !t->fenced && !t->failed && s.files_waiting > 0)
         violation(t, "%llu sealed files are never converted", (unsigned long long)s.files_waiting);
+    else if (!dead(t) && !t->fenced && !t->failed && w.files_live > 1)
+        violation(t, "%llu converted files are never freed", (unsigned long long)(w.files_live - 1));
     if (!dead(t) && !t->failed && !t->fenced) (void)consume_all(t);
 }
 

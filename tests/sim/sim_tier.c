@@ -19,6 +19,7 @@
 #include "cold_read.h"
 #include "sim/program.h"
 #include "tier/tier.h"
+#include "wal/internal.h"
 
 enum { PORTS_MAX = 3, STREAMS_MAX = 12, ENTRIES_MAX = 20000, PAYLOAD_MAX = 90000, CALLS_MIN = 500, WORLDS_MAX = 60 };
 
@@ -525,21 +526,23 @@ static void commit_all(sim *t) {
     }
 }
 
-/* With nothing in the way, all sealed files become packs. */
+/* With nothing in the way, all sealed files become packs, and are freed. */
 static void come_to_rest(sim *t) {
     cnk_tier_stats s;
+    cnk_wal_stats wal;
     for (int i = 0, still = 0; i < 60 && still < 3 && !sim_world_dead(t->world); i++) {
         commit_all(t);
         sim_world_run(t->world, SIM_SECOND);
         cnk_tier_stats_get(t->tier, &s);
-        still = s.files_waiting + s.files_kept == 0 ? still + 1 : 0;
+        cnk_wal_stats_get(t->wal, &wal);
+        still = s.files_waiting + s.files_kept == 0 && wal.files_live <= 1 ? still + 1 : 0;
     }
-    cnk_wal_stats wal;
-    cnk_wal_stats_get(t->wal, &wal);
     if (!t->fenced && !sim_world_dead(t->world) && wal.bytes_on_disk > t->wal_options.budget_bytes + 2 * PAYLOAD_MAX)
         violation(t, "at rest the WAL takes %llu bytes", (unsigned long long)wal.bytes_on_disk);
     if (!t->fenced && !sim_world_dead(t->world) && s.files_waiting + s.files_kept > 0)
         violation(t, "%llu sealed files are never converted", (unsigned long long)(s.files_waiting + s.files_kept));
+    if (!t->fenced && !sim_world_dead(t->world) && wal.files_live > 1)
+        violation(t, "%llu converted files are never freed", (unsigned long long)(wal.files_live - 1));
     for (int n = 0; n < STREAMS_MAX && !t->failed && !sim_world_dead(t->world); n++)
         if (t->streams[n].handle && !t->streams[n].dropping) check_stream(t, &t->streams[n]);
 }
@@ -689,10 +692,17 @@ static bool run_seed(sim_run *run) {
 
 /* ---- the program ---- */
 
-static const char *const bugs[CNK_TIER_BUG_COUNT + 1] = {"none", "pack-not-synced", "rename-not-synced",
-                                                         "deleted-too-early", "found-not-synced", "name-used-twice"};
+/* The tier's own, then those of the WAL that show here. */
+static const char *const bugs[CNK_TIER_BUG_COUNT + 3] = {
+    "none",           "pack-not-synced",  "rename-not-synced", "deleted-too-early", "found-not-synced",
+    "name-used-twice", "leave-committed", "tell-early"};
 
-static void bug_set(size_t bug) { cnk_tier_bug = (enum cnk_tier_bug)bug; }
+static void bug_set(size_t bug) {
+    static const enum cnk_wal_bug of_wal[] = {CNK_WAL_BUG_LEAVE_COMMITTED, CNK_WAL_BUG_TELL_EARLY};
+    const bool tiers = bug < CNK_TIER_BUG_COUNT;
+    cnk_tier_bug = tiers ? (enum cnk_tier_bug)bug : CNK_TIER_BUG_NONE;
+    cnk_wal_bug = tiers ? CNK_WAL_BUG_NONE : of_wal[bug - CNK_TIER_BUG_COUNT];
+}
 
 static void print_totals(void) {
     printf("%llu files converted, %llu packs, %llu deleted, %llu thinned out; %llu entries read from packs",

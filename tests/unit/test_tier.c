@@ -17,6 +17,7 @@
 #include "base/rng.h"
 #include "cold_read.h"
 #include "io/event.h"
+#include "leave_libcheck.h"
 #include "segment/pack.h"
 #include "tier/internal.h"
 #include "wal/internal.h"
@@ -108,9 +109,9 @@ static int fault(bool ours, chronik_error *err) {
 static _Atomic(void (*)(void)) before_open; /* happens while the next pack is being opened */
 
 static int f_open(void *d, const char *path, unsigned flags, chronik_error *err, chronik_file **ret) {
-    void (*first)(void) = atomic_exchange(&before_open, NULL);
-    if (first) first();
     bool ours = strstr(path, "/packs/") != NULL;
+    void (*first)(void) = strstr(path, "/packs/0") ? atomic_exchange(&before_open, NULL) : NULL;
+    if (first) first();
     int rc = fault(ours, err);
     if (catalog_full && strstr(path, "/packs/catalog")) rc = CHRONIK_ENOSPC;
     if (rc == 0) rc = real->disk_ops->open(d, path, flags, err, ret);
@@ -524,6 +525,15 @@ static uint64_t check_all(uint32_t max) {
     return batches;
 }
 
+/* Nothing is missing or damaged, also after a new start; the end of a test. */
+static void ends_whole(void) {
+    check_all(100000);
+    world_reopen();
+    check_all(100000);
+    ck_assert_int_eq((int)w.damaged, 0);
+    world_remove();
+}
+
 /* ---- tests ---- */
 
 START_TEST(files_become_packs_and_are_read_back) {
@@ -728,6 +738,44 @@ START_TEST(what_is_uncommitted_waits_and_keeps_its_place) {
 }
 END_TEST
 
+static _Atomic bool packing;
+
+static void hold(void) {
+    packing = true;
+    while (packing) usleep(1000);
+}
+
+/* Stream 2 gets no more entries, and its last become committed after its file was walked: the file goes all the same. */
+START_TEST(what_is_committed_while_its_pack_is_made_does_not_keep_its_file) {
+    cnk_wal_place p;
+    cnk_wal_stats wal;
+    world_new();
+    for (uint64_t id = 1; id <= 2; id++) stream_new(id);
+    w.commit_limit[2] = 1;
+    for (int i = 0; i < 9; i++) append(2);
+    while (w.durable[2] < 9) kick(), turn(1);
+    ck_assert_int_eq(cnk_wal_find_index(w.streams[2], 9, &p), 0);
+    uint32_t file = p.file_seq;
+    before_open = hold;
+    while (!packing) fill(1, 10), turn(1);
+    w.commit_limit[2] = 0;
+    commit(2);
+    packing = false;
+    bool there = true;
+    for (int i = 0; there && i < 60000; i++) {
+        turn(2);
+        cnk_wal_stats_get(w.wal, &wal);
+        there = (cnk_wal_find_index(w.streams[2], 9, &p) == 0 && p.file_seq == file) || wal.files_live > 2;
+    }
+    ck_assert(!there);
+    check_all(100000);
+    fill(1, 1500);
+    settle();
+    ck_assert_uint_eq(cnk_wal_stream_state(w.streams[2])->released_index, 9);
+    ends_whole();
+}
+END_TEST
+
 static void wait_collected(uint64_t packs_max) {
     for (int i = 0; i < 60000 && stats().packs > packs_max; i++) turn(2);
     ck_assert_uint_le(stats().packs, packs_max);
@@ -906,13 +954,39 @@ static void say(void *arg, const char *sentence) {
 static char damaged_path[200];
 static int64_t damaged_first, damaged_end;
 
-/* Damages a payload, the rows, or the directory of the second pack, where stream 2 has its part of it. */
+static void pack_path(char path[200], unsigned seq) { snprintf(path, 200, "%s/%016x.pack", w.pack_dir, seq); }
+
+/* The first pack but one in which the stream has a good part. Which one that is follows from the order of events: of what is
+ * appended in turn to two ports, one's may get into a file and the other's into the next. */
+static cnk_pack *pack_with(const chronik_io *io, uint64_t stream) {
+    for (unsigned seq = 2;; seq++) {
+        char path[200];
+        cnk_pack *p = NULL;
+        chronik_error err = CHRONIK_ERROR_INIT;
+        pack_path(path, seq);
+        ck_assert_msg(cnk_pack_open(io, path, &err, &p) == 0, "%s", err.text);
+        const cnk_pack_section *s = cnk_pack_find(p, stream);
+        if (s && s->entries > 50) return p;
+        cnk_pack_unref(p);
+    }
+}
+
+/* Its name, while no world is open. */
+static unsigned seq_with(uint64_t stream) {
+    chronik_io *io;
+    ck_assert_int_eq(chronik_io_posix_new(NULL, NULL, &io), 0);
+    cnk_pack *p = pack_with(io, stream);
+    unsigned seq = (unsigned)p->seq;
+    cnk_pack_unref(p);
+    chronik_io_posix_free(io);
+    return seq;
+}
+
+/* Damages a payload, the rows, or the directory of a pack, where stream 2 has its part of it. */
 static void damage(int what) {
-    snprintf(damaged_path, sizeof damaged_path, "%s/%016x.pack", w.pack_dir, 2);
-    cnk_pack *p = NULL;
-    chronik_error err = CHRONIK_ERROR_INIT;
-    ck_assert_int_eq(cnk_pack_open(real, damaged_path, &err, &p), 0);
+    cnk_pack *p = pack_with(real, 2);
     const cnk_pack_section *s = cnk_pack_find(p, 2);
+    snprintf(damaged_path, sizeof damaged_path, "%s", p->path);
     uint64_t at = what == 0   ? s->pos + s->control_bytes + s->data_bytes / 2
                   : what == 1 ? p->blocks[s->block_first].pos + 90
                               : p->file_bytes - 30;
@@ -1183,8 +1257,9 @@ START_TEST(a_stale_catalog_does_no_harm) {
     ck_assert_int_eq(system(command), 0);
     world_open();
     trim(_i == 0 ? 2 : 3); /* the packs of what is not trimmed are thinned out, not deleted */
-    for (int i = 0; i < 60000 && stats().packs_deleted + stats().packs_rewritten < packs - 2; i++) turn(2);
-    ck_assert_uint_ge(stats().packs_deleted + stats().packs_rewritten, packs - 2);
+    const uint64_t gone = _i == 0 ? 2 : packs - 3; /* most of a pack may be of stream 3; the last of each lies in three at most */
+    for (int i = 0; i < 60000 && stats().packs_deleted + stats().packs_rewritten < gone; i++) turn(2);
+    ck_assert_uint_ge(stats().packs_deleted + stats().packs_rewritten, gone);
     wait_catalog();
     world_close();
     snprintf(command, sizeof command, "mv '%s/stale' '%s'", w.dir, w.catalog);
@@ -1230,14 +1305,10 @@ START_TEST(names_that_a_catalog_tells_of_are_not_used_again) {
         kick();
         turn(1);
     }
-    snprintf(path, sizeof path, "%s/%016x.pack", w.pack_dir, (unsigned)last + 1);
+    pack_path(path, (unsigned)last + 1);
     ck_assert_int_eq(access(path, F_OK), 0);
     settle();
-    check_all(100000);
-    world_reopen();
-    check_all(100000);
-    ck_assert_int_eq((int)w.damaged, 0);
-    world_remove();
+    ends_whole();
 }
 END_TEST
 
@@ -1324,15 +1395,14 @@ START_TEST(later_kinds_of_records_are_passed_over_or_respected) {
 }
 END_TEST
 
-static void pack_path(char path[200], unsigned seq) { snprintf(path, 200, "%s/%016x.pack", w.pack_dir, seq); }
-
 /* A pack becomes another one of the same name and length: whoever reads it is told, once, and the next start takes it as it
  * is. */
 START_TEST(a_replaced_pack_is_told_by_the_first_read) {
     char path[200];
     uint8_t t[64];
     (void)world_with_packs();
-    pack_path(path, 2);
+    unsigned seq = seq_with(1);
+    pack_path(path, seq);
     FILE *f = fopen(path, "r+b");
     ck_assert_int_eq(fseek(f, -64, SEEK_END), 0);
     ck_assert_uint_eq(fread(t, 1, sizeof t, f), sizeof t);
@@ -1346,7 +1416,7 @@ START_TEST(a_replaced_pack_is_told_by_the_first_read) {
     ck_assert_int_gt((int)catalog_len(), 0);
     const tier_stream *s = cnk_tier_stream_locked(w.tier, 1, false);
     size_t at = 0;
-    while (at < s->count && s->sections[at].in->pack->seq != 2) at++;
+    while (at < s->count && s->sections[at].in->pack->seq != seq) at++;
     ck_assert_uint_lt(at, s->count);
     int64_t first = s->sections[at].s->first_offset, end = s->sections[at].s->end_offset;
     const cnk_log_cold *cold = cnk_tier_cold(w.tier);
@@ -1378,7 +1448,7 @@ END_TEST
 START_TEST(a_pack_spoilt_behind_the_catalog_is_told) {
     char path[200];
     (void)world_with_packs();
-    pack_path(path, 2);
+    pack_path(path, seq_with(1));
     w.attach_may_fail = true;
     struct stat st;
     ck_assert_int_eq(stat(path, &st), 0);
@@ -1463,11 +1533,7 @@ START_TEST(a_catalog_that_cannot_be_written_costs_nothing_else) {
     if (_i == 1) world_reopen();
     settle();
     wait_catalog();
-    check_all(100000);
-    world_reopen();
-    check_all(100000);
-    ck_assert_int_eq((int)w.damaged, 0);
-    world_remove();
+    ends_whole();
 }
 END_TEST
 
@@ -1485,11 +1551,7 @@ START_TEST(a_catalog_of_packs_that_are_gone_is_written_anew) {
     for (int i = 0; i < 60000 && catalog_len() > 2 * live + 1000; i++) turn(2);
     ck_assert_int_le((int)catalog_len(), (int)(2 * live + 1000));
     wait_catalog();
-    check_all(100000);
-    world_reopen();
-    check_all(100000);
-    ck_assert_int_eq((int)w.damaged, 0);
-    world_remove();
+    ends_whole();
 }
 END_TEST
 
@@ -1550,6 +1612,7 @@ END_TEST
 /* ---- kill ---- */
 
 static void child_run(int fd, uint64_t seed) {
+    leave_libcheck();
     w.report_fd = fd;
     world_open();
     for (uint64_t id = 1; id <= 6; id++)
@@ -1606,6 +1669,7 @@ int main(void) {
     tcase_add_test(t, offsets_timestamps_and_limits_are_found);
     tcase_add_test(t, slow_starts_tell_their_progress);
     tcase_add_test(t, what_is_uncommitted_waits_and_keeps_its_place);
+    tcase_add_test(t, what_is_committed_while_its_pack_is_made_does_not_keep_its_file);
     tcase_add_loop_test(t, packs_make_up_for_a_lost_checkpoint, 0, 4);
     tcase_add_test(t, dropped_streams_give_their_space_back);
     tcase_add_test(t, trimmed_logs_give_their_space_back);
