@@ -5,7 +5,7 @@
  *     u16 kind; bit 15: a reader that does not know the kind may skip it · u16 version (1) · u32 length of the body ·
  * body
  *   CLUSTER         16 cluster id
- *   COUNTERS        u64 next stream · i64 next producer id · u32 epoch floor · u32 feature level
+ *   COUNTERS        u64 next stream · i64 next producer id · u32 epoch floor (none goes back) · u32 feature level
  *   TOPIC           16 id · u8 flags (1 internal, 2 online) · u32 epoch floor · u16 name length · name
  *                   · u32 partitions, each: u64 stream · u8 replicas · i32 node for each
  *                   · u32 configurations, each: u16 name length · name · u32 value length · value
@@ -182,14 +182,19 @@ static int apply_record(cnk_meta_image *image, const cnk_meta_options *options, 
     return rc != 0 ? rc : body->error != 0 ? CHRONIK_ECORRUPT : 0;
 }
 
+/* None of them goes back: what was numbered by them may be there. */
 static int apply_counters(cnk_meta_image *image, cnk_reader *body) {
-    image->next_stream = cnk_read_le64(body);
-    image->next_producer_id = (int64_t)cnk_read_le64(body);
-    image->epoch_floor = cnk_read_le32(body);
+    uint64_t next_stream = cnk_read_le64(body);
+    int64_t next_producer_id = (int64_t)cnk_read_le64(body);
+    uint32_t epoch_floor = cnk_read_le32(body);
+    if (next_stream <= CNK_META_STREAM || next_stream < image->next_stream || next_producer_id < image->next_producer_id ||
+        epoch_floor < image->epoch_floor || epoch_floor > INT32_MAX)
+        return CHRONIK_ECORRUPT;
+    image->next_stream = next_stream;
+    image->next_producer_id = next_producer_id;
+    image->epoch_floor = epoch_floor;
     image->feature_level = cnk_read_le32(body);
-    return image->next_stream <= CNK_META_STREAM || image->next_producer_id < 0 || image->epoch_floor > INT32_MAX
-               ? CHRONIK_ECORRUPT
-               : 0;
+    return 0;
 }
 
 static int apply_topic(cnk_meta_image *image, const cnk_meta_options *options, cnk_reader *body) {
