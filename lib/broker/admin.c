@@ -121,6 +121,7 @@ int cnk_admin_new(cnk_shard *shard, size_t count, int32_t timeout_ms, void *op, 
     run->item_count = count;
     run->items = cnk_calloc(count ? count : 1, sizeof *run->items);
     run->deadline.fire = on_deadline;
+    run->no_time = timeout_ms <= 0;
     cnk_list_push_back(&shard->admin_runs, &run->node);
     shard->admins++;
     uint64_t wait_ns = (uint64_t)(timeout_ms > 0 ? timeout_ms : 0) * 1000000u;
@@ -246,7 +247,7 @@ static void refusal_committed(cnk_wait *wait, int code) {
 
 static void run_at_home(chronik_post *post) {
     cnk_admin *run = CNK_CONTAINER(post, cnk_admin, post);
-    cnk_admin_end(run, 0);
+    cnk_admin_end(run, run->no_time ? CHRONIK_ETIMEDOUT : 0); /* whichever comes first, the run or its deadline */
     cnk_admin_free(run);
 }
 

@@ -39,6 +39,7 @@ struct cnk_admin {
     void (*at_first)(cnk_admin *run);         /* on shard 0 */
     void (*answer)(cnk_admin *run, int code); /* at home: fills the caller's operation, and calls its `done` */
     bool validate_only, automatic, coordinator, over;
+    bool no_time; /* timed out as soon as it is begun, whatever becomes of it (as with Kafka) */
     cnk_deadline deadline;
     cnk_arena arena;
     cnk_admin_item *items;

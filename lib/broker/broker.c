@@ -52,6 +52,11 @@ int cnk_broker_open(const chronik_io *io, cnk_wal *wal, const cnk_broker_options
     if (rc == 0) rc = recover_metadata(broker, err);
     if (rc == 0) rc = recover_partitions(broker, &starting, err);
     if (rc == 0) rc = cnk_publisher_start(broker, starting, err);
+    if (rc == CHRONIK_EFENCED) {
+        chronik_error why;
+        cnk_wal_fenced_by(wal, &why);
+        cnk_error(err, rc, 0, "the write-ahead log failed while the broker was starting: %s", why.text);
+    }
     if (rc != 0) goto out;
     *ret_broker = broker;
     broker = NULL;
@@ -169,7 +174,7 @@ static int recover_stream(cnk_broker *broker, cnk_wal_stream *stream, place *whe
     rc = cnk_wal_stream_state(stream)->damaged
              ? CHRONIK_ECORRUPT
              : cnk_replica_recover(shard->replicas, stream, &cnk_partition_events, p, &why, &p->replica);
-    if (rc == CHRONIK_ENOMEM) return cnk_error(err, rc, 0, "%s", why.text);
+    if (rc == CHRONIK_ENOMEM) return cnk_error_because(err, rc, &why);
     if (rc != 0) { /* S6: exactly this stream is offline */
         cnk_replica_leave(shard->replicas, stream);
         cnk_shard_notice(shard, rc, "partition %d of topic %s is offline: %s", (int)where->number, where->topic->name,
@@ -197,7 +202,9 @@ static int complete_partitions(cnk_broker *broker, place *places, size_t count, 
         p->fresh = !places[i].found;
         if (p->replica == NULL && !p->fresh) continue; /* offline */
         cnk_partition_begin(p);
-        bool will_lead = cnk_list_linked(&p->starting_node) || cnk_replica_role_of(p->replica) == CNK_ROLE_ELECTED;
+        /* No replica: the log has failed since it was opened, and nothing can be made in it. */
+        bool will_lead = cnk_list_linked(&p->starting_node) ||
+                         (p->replica && cnk_replica_role_of(p->replica) == CNK_ROLE_ELECTED);
         *ret_starting += online && will_lead;
     }
     return 0;

@@ -95,6 +95,7 @@ typedef struct cnk_broker_options {
     uint64_t fetch_held_bytes_max;   /* likewise, of the WAL's memory that they keep with them */
     uint64_t fetch_cold_bytes_max;   /* what has been read from files: for answers, for other readers, ahead; each shard */
     uint64_t fetch_ahead_bytes_max;  /* of it, what nobody has asked for yet; 0: nothing is read ahead */
+    uint32_t fetch_cold_answer_max;  /* of one answer, and ahead of the next; the rest is for the fetches that follow */
     uint32_t producers_per_partition_max, producers_max; /* K6; the second for each shard */
     int64_t producer_expiration_ms, producer_check_ms;   /* idle producers are forgotten; the first 0: never */
     int32_t offsets_partitions; /* of the topic that groups live in, when it is made */
@@ -128,6 +129,7 @@ typedef struct cnk_broker_options {
         .delete_topics = true, .fetch_pinned_bytes_max = UINT64_C(64) << 20,                                           \
         .fetch_held_bytes_max = UINT64_C(128) << 20,                                                                   \
         .fetch_cold_bytes_max = UINT64_C(80) << 20, .fetch_ahead_bytes_max = UINT64_C(40) << 20,                       \
+        .fetch_cold_answer_max = 16u << 20,                                                                            \
         .producers_per_partition_max = 20000, .producers_max = 200000,                                                 \
         .producer_expiration_ms = 86400000, .producer_check_ms = 600000, .waiting_parts_max = 10000,                    \
         .offsets_partitions = 50, .offsets_segment_bytes = 104857600, .groups = CNK_COORD_SETTINGS_INIT                    \
@@ -189,7 +191,7 @@ typedef struct cnk_produce_part {
     chronik_post post;
     cnk_list node;
     cnk_produce *op;
-    chronik_post cancel_post;
+    chronik_post cancel_post, taken_post;
     uint64_t stream, index;
     cnk_batch batch;
     struct cnk_conversion *conversion; /* to the topic's codec; NULL: none under way */
@@ -200,6 +202,7 @@ typedef struct cnk_produce_part {
     bool append_time;
     bool unopened; /* too large to be opened in passing: a job judges it */
     bool old_set; /* a message set of format 0 or 1, of which a batch is made */
+    bool held;    /* its data is still needed (the caller's shard knows) */
 } cnk_produce_part;
 
 struct cnk_produce {
@@ -211,17 +214,18 @@ struct cnk_produce {
     cnk_produce_part *parts;
     size_t part_count;
     void (*done)(cnk_produce *op);
+    void (*taken)(cnk_produce *op); /* NULL, or: the data is needed no longer; once, before `done`, never from inside */
     void *arg;
     /* answered: after starting: does the broker still need the parts' record data? Where not, the caller may reuse that
-     * memory at once (but not the parts). From CNK_DONE or `done` on it never does. */
+     * memory at once (but not the parts). From CNK_DONE, `taken` or `done` on it never does. */
     bool data_needed;
     uint64_t ended_ns; /* of the loop's clock, when it was done */
     /* the broker's */
     cnk_shard *shard;
-    size_t open_parts, cancels;
+    size_t open_parts, cancels, held_parts;
     cnk_deadline deadline;
     uint64_t begun_ns;
-    cnk_list node, done_node;
+    cnk_list node, done_node, taken_node;
     int stop_code;
     bool starting;
 };
@@ -275,12 +279,13 @@ struct cnk_fetch {
     bool watching;  /* waits although it asks for nothing: cnk_broker_fetch_hurry may come */
     bool no_zstd;   /* versions below 10: topics whose compression.type is zstd are refused (EUNSUPPORTEDCODEC) */
     cnk_fetch_format format; /* versions below 4: what is answered are message sets (record/message_set.h) */
-    size_t first;   /* the part to start with; the caller rotates it */
+    size_t first;   /* the part to start with; the next fetch of the same parts starts with `next` */
     cnk_fetch_part *parts;
     size_t part_count;
     void (*done)(cnk_fetch *op);
     void *arg;
     /* answered */
+    size_t next;    /* the first part for which there was no room, or the second one */
     uint64_t bytes; /* of all parts */
     uint64_t ended_ns; /* of the loop's clock, when it was done */
     /* the broker's */
@@ -364,7 +369,8 @@ typedef struct cnk_list_offsets_part {
     cnk_list node;
     cnk_list_offsets *op;
     uint64_t stream;
-    int64_t from; /* a timestamp is looked up from here on */
+    int64_t from;   /* a timestamp is looked up from here on */
+    unsigned looks; /* that found what had moved when it was read */
 } cnk_list_offsets_part;
 
 struct cnk_list_offsets {

@@ -242,19 +242,29 @@ void cnk_fetch_collected(chronik_post *post) {
     cnk_fetch_run *run = g->run;
     run->collecting--;
     g->busy = false;
-    if (g->again && run->waiting) {
-        collect(run, g);
-        return;
-    }
     if (run->collecting == 0 && !run->starting) advance(run);
 }
 
-/* A WAKE may come when the run has gone on: then it says nothing new. */
+/* A WAKE may come when the run has gone on: then it says nothing new. One that comes while the run is not waiting yet, since
+ * others have not answered, or before the group's own answer, is kept: nobody sends it again. */
 void cnk_fetch_wake(chronik_post *post) {
     cnk_fetch_group *g = CNK_CONTAINER(post, cnk_fetch_group, wake_post);
     atomic_fetch_add_explicit(&g->wakes_seen, 1, memory_order_relaxed);
-    g->again = g->busy;
+    g->again = true;
     if (g->run->waiting && !g->run->done && !g->busy) collect(g->run, g);
+}
+
+/* false: nobody was woken while all were asked. */
+static bool collect_woken(cnk_fetch_run *run) {
+    bool any = false;
+    run->collecting++; /* as above */
+    for (size_t i = 0; i < run->group_count; i++) {
+        if (!run->groups[i].again) continue;
+        any = true;
+        collect(run, &run->groups[i]);
+    }
+    run->collecting--;
+    return any;
 }
 
 static void on_deadline(cnk_deadline *deadline) {
@@ -270,10 +280,10 @@ static void advance(cnk_fetch_run *run) {
         complete(run);
         return;
     }
-    if (!run->finishing && !run->canceled && !run->expired && !enough(run)) {
+    while (!run->finishing && !run->canceled && !run->expired && !enough(run)) {
         if (!run->waiting) cnk_counter_add(&run->home->stats.waiting_fetches, 1);
         run->waiting = true;
-        return;
+        if (!collect_woken(run) || run->collecting > 0) return;
     }
     finish(run);
 }
@@ -301,23 +311,36 @@ static void finish(cnk_fetch_run *run) {
 
 /* ---- cutting to max_bytes (KIP-74) ------------------------------------------------------------------------------- */
 
-/* In the order of the request, from `first` on; the first partition that has data is served whatever its size. True:
- * some of it is cold. */
+/* In the order of the request, from `first` on; the first partition that has data is served whatever its size. Of what is
+ * cold only so much that its memory is soon used again: pages that are new cost more than the read; but old clients, whose limits
+ * are exact, could be left without a batch for ever. True: some of it is cold. */
 static bool cut(cnk_fetch_run *run) {
     cnk_fetch *op = run->op;
     uint64_t left = op->bytes_max;
-    bool cold = false;
-    bool must = !op->exact_max;
+    uint32_t cold_left = op->exact_max ? UINT32_MAX : run->home->broker->options.fetch_cold_answer_max;
+    bool must = !op->exact_max, cold = false, skipped = false;
+    op->next = op->first + 1;
+    run->skipped_bytes = 0;
     for (size_t n = 0; n < op->part_count; n++) {
         cnk_fetch_part *part = &op->parts[(op->first + n) % op->part_count];
         if (part->group == NO_GROUP) continue;
         cnk_fetch_want *w = &run->groups[part->group].wants[part->slot];
         w->allotted = 0;
         if (w->error != 0 || w->hot_bytes + w->cold_bytes == 0) continue;
-        uint64_t used = cut_part(run, part, left, must);
+        bool hot = w->hot_bytes > 0;
+        uint32_t wanted = w->cold_bytes < w->bytes_max ? w->cold_bytes : w->bytes_max;
+        bool waits = !hot && cold && wanted > cold_left;
+        uint64_t room = hot || left < cold_left ? left : cold_left;
+        uint64_t used = waits ? 0 : cut_part(run, part, room, must);
         must = must && used == 0;
         left -= used < left ? used : left;
+        if (!hot) cold_left -= used < cold_left ? (uint32_t)used : cold_left;
         cold |= w->allotted > 0;
+        if (used == 0 && !hot) run->skipped_bytes += wanted;
+        if (used == 0 && n > 0 && !skipped) {
+            op->next = op->first + n;
+            skipped = true;
+        }
     }
     return cold;
 }
@@ -340,7 +363,7 @@ static uint64_t cut_part(cnk_fetch_run *run, cnk_fetch_part *part, uint64_t left
     if (!w->from_tier && w->first_bytes > limit) limit = must ? w->first_bytes : 0;
     if (limit == 0 && must) limit = 1;
     w->one_always = must;
-    w->allotted = w->cold_bytes < limit && !w->from_tier ? w->cold_bytes : limit;
+    w->allotted = w->cold_bytes < limit ? w->cold_bytes : limit;
     return w->allotted;
 }
 

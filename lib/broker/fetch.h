@@ -106,7 +106,7 @@ struct cnk_fetch_group {
     /* home's; the owner looks at it at COLLECT, since a WAKE that is still on its way must not be sent again. Home may see one at
      * that very moment: then it collects again (`again`), whichever the owner has read. */
     _Atomic uint64_t wakes_seen;
-    bool busy, again; /* home's: COLLECT is out; a WAKE came meanwhile */
+    bool busy, again; /* home's: COLLECT is out; a WAKE has come since it was sent */
 };
 
 struct cnk_fetch_run {
@@ -121,6 +121,8 @@ struct cnk_fetch_run {
     size_t collecting, jobs, releasing;
     bool cold;         /* holds extents, or room */
     uint64_t reserved; /* room for a conversion */
+    uint64_t skipped_bytes; /* cold ones for which the answer has no room */
+    uint32_t ahead_left; /* bytes that may still be read for the fetch after it */
     struct cnk_fetch_conversion *conversion; /* NULL: none */
     bool starting, waiting, expired, canceled, finishing, retried, done, part_error;
 };

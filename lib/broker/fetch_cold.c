@@ -116,6 +116,12 @@ static void reader_note(cnk_shard *home, uint64_t stream, int64_t offset) {
     stream_drop_empty(home, s);
 }
 
+/* He was to go on at the offset, or begin there, and still is. */
+static void reader_stay(cnk_shard *home, uint64_t stream, int64_t offset) {
+    (void)reader_leave(stream_get(home, stream), offset);
+    reader_note(home, stream, offset);
+}
+
 /* ---- the life of an extent -------------------------------------------------------------------------------------- */
 
 static void count(cnk_extent *e, uint64_t bytes) {
@@ -306,12 +312,12 @@ uint64_t cnk_cold_need(const cnk_fetch_run *run) {
 
 /* ---- reading ahead ---------------------------------------------------------------------------------------------- */
 
-/* The pieces behind what the want was given, as far as they fit; a copy, for the group's go with its fetch. */
-static size_t pieces_behind(const cnk_fetch_want *w, uint32_t limit, file_piece **ret_pieces) {
+/* The want's pieces from the offset on, as far as they fit; a copy, for the group's go with its fetch. */
+static size_t pieces_from(const cnk_fetch_want *w, int64_t offset, uint32_t limit, file_piece **ret_pieces) {
     const file_piece *pieces = &w->group->pieces[w->piece_first];
     size_t all = w->piece_count + w->behind_count, first = 0, n = 0;
     uint64_t bytes = 0;
-    while (first < all && pieces[first].end_offset <= w->cold_next) first++;
+    while (first < all && pieces[first].end_offset <= offset) first++;
     while (first + n < all && bytes + pieces[first + n].bytes <= limit) bytes += pieces[first + n++].bytes;
     *ret_pieces = n > 0 ? cnk_memdup(pieces + first, n * sizeof *pieces) : NULL;
     return *ret_pieces ? n : 0;
@@ -327,16 +333,22 @@ static bool is_there(const cnk_shard *home, uint64_t stream, int64_t offset) {
     return false;
 }
 
-/* What follows the answer will be asked for next. */
-static void read_on(const cnk_fetch_want *w) {
+/* What will be asked for next, of which there is no more than `bytes`; for each fetch no more than an answer may have. */
+static void read_ahead(const cnk_fetch_want *w, int64_t offset, uint32_t bytes) {
     cnk_shard *home = w->group->home;
+    cnk_fetch_run *run = w->group->run;
     const cnk_broker_options *o = &home->broker->options;
     uint32_t limit = w->bytes_max < w->group->bytes_max ? w->bytes_max : w->group->bytes_max;
-    if (home->cold_ahead + limit > o->fetch_ahead_bytes_max || is_there(home, w->stream, w->cold_next)) return;
+    if (limit > o->fetch_cold_answer_max) limit = o->fetch_cold_answer_max;
+    if (limit > bytes) limit = bytes;
+    bool fits = limit <= run->ahead_left;
+    run->ahead_left = fits ? run->ahead_left - limit : 0;
+    if (!fits) return;
+    if (home->cold_ahead + limit > o->fetch_ahead_bytes_max || is_there(home, w->stream, offset)) return;
     evict(home, limit, false);
     if (home->cold_bytes + limit > o->fetch_cold_bytes_max) return;
     file_piece *pieces = NULL;
-    size_t n = w->from_tier ? 0 : pieces_behind(w, limit, &pieces);
+    size_t n = w->from_tier ? 0 : pieces_from(w, offset, limit, &pieces);
     cnk_extent *e = w->from_tier || n > 0 ? extent_new(home, w->stream, true) : NULL;
     if (!e) {
         cnk_free(pieces);
@@ -345,7 +357,7 @@ static void read_on(const cnk_fetch_want *w) {
     e->pieces = pieces;
     e->read.pieces = pieces;
     e->read.piece_count = n;
-    e->read.offset = w->cold_next;
+    e->read.offset = offset;
     e->read.end = w->end;
     extent_read(e, limit);
 }
@@ -383,10 +395,26 @@ static void want_end(cnk_fetch_want *w, int code) {
     w->cold_code = code;
     if (w->cold_len == 0 || w->cold_next >= w->end || home->stopping) return;
     reader_note(home, w->stream, w->cold_next);
-    if (w->sequential) read_on(w);
+    if (w->sequential) read_ahead(w, w->cold_next, UINT32_MAX);
+}
+
+/* Partitions for which this answer has no room come first in the next one. */
+static void read_skipped(cnk_fetch_run *run) {
+    const cnk_fetch *op = run->op;
+    for (size_t n = 0; n < op->part_count && run->ahead_left > 0; n++) {
+        const cnk_fetch_part *part = &op->parts[(op->next + n) % op->part_count];
+        if (part->group >= run->group_count) continue;
+        const cnk_fetch_want *w = &run->groups[part->group].wants[part->slot];
+        if (w->allotted > 0 || w->error != 0 || w->hot_bytes > 0 || w->cold_bytes == 0) continue;
+        reader_stay(run->home, w->stream, w->offset);
+        read_ahead(w, w->offset, w->cold_bytes);
+    }
 }
 
 void cnk_cold_start(cnk_fetch_run *run) {
+    uint32_t most = run->home->broker->options.fetch_cold_answer_max;
+    uint32_t kept = run->skipped_bytes < most ? (uint32_t)run->skipped_bytes : most; /* read once what is waited for has been asked for */
+    run->ahead_left = most - kept;
     for (size_t g = 0; g < run->group_count; g++)
         for (size_t i = 0; i < run->groups[g].want_count; i++) {
             cnk_fetch_want *w = &run->groups[g].wants[i];
@@ -394,6 +422,10 @@ void cnk_cold_start(cnk_fetch_run *run) {
             w->sequential |= reader_leave(stream_get(run->home, w->stream), w->offset);
             run->jobs += !want_begin(w);
         }
+    uint32_t left = run->ahead_left;
+    run->ahead_left = kept;
+    read_skipped(run);
+    run->ahead_left += left;
 }
 
 /* Who gets nothing from what another one asked for, or what was read ahead, reads for himself. */

@@ -45,6 +45,7 @@ static int read_pieces(cnk_cold_read *r) {
     size_t count = 0, bytes = 0;
     while (count < r->piece_count && (count == 0 || bytes + pieces[count].bytes <= r->bytes_max))
         bytes += pieces[count++].bytes;
+    cnk_rope_expect(&r->rope, bytes + 2 * ALIGNMENT);
     for (size_t i = 0; i < count;) {
         size_t n = span_of(pieces + i, count - i), before = r->rope.len;
         int rc = read_span(r->broker->wal, pieces + i, n, &r->rope);

@@ -79,7 +79,7 @@ struct cnk_shard {
 
     chronik_post flush;
     bool flush_waiting;
-    cnk_list produces, produces_done; /* open ones; those whose `done` is due */
+    cnk_list produces, produces_taken, produces_done; /* open ones; those whose `taken` and `done` are due */
     cnk_list lists, lists_done;       /* list offsets, likewise */
     cnk_list fetches;                 /* runs that have not been given back */
     cnk_list fetches_woken;           /* groups of this shard's own fetches */

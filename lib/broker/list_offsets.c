@@ -2,7 +2,8 @@
  *
  * Ends are answered by the owner at once. A timestamp is looked up in the index (max timestamps of batches), then
  * inside the batch for the first record; what is cold, in a file, or compressed is a job's work. At most
- * CNK_TIMESTAMP_JOBS_MAX jobs at a time for each shard; the rest waits in order.
+ * CNK_TIMESTAMP_JOBS_MAX jobs at a time for each shard; the rest waits in order. What moves to packs or is deleted between the
+ * look and the read is looked for again, LOOKS_MAX times.
  *
  * Owner: each part's current shard, by message. */
 #include "base/assert.h"
@@ -10,6 +11,7 @@
 #include "broker/internal.h"
 #include "record/record.h"
 
+#define LOOKS_MAX 16 /* so often what is found may be gone before it is read */
 #define BATCH_READ_MAX (1u << 20) /* asked from the cold tier for the one batch; a larger one comes whole */
 
 typedef struct lookup { /* one part's job */
@@ -23,6 +25,7 @@ typedef struct lookup { /* one part's job */
     int64_t from, again; /* records from here on; where to go on, for there are none in the batch: -1: nowhere */
     int64_t newest;      /* not -1: it is not, and no timestamp is above this one */
     bool slab_held;
+    bool moved; /* what was found is gone from where it was: once more, from the start */
     int error;
     int64_t offset, record_timestamp;
 } lookup;
@@ -37,7 +40,7 @@ static void job_done(chronik_job *job);
 static int find_newest_cold(lookup *l);
 static int find_cold(lookup *l);
 static int find_in_wal(lookup *l);
-static int find_in_batch(lookup *l, const uint8_t *data, size_t len);
+static int find_in_batch(lookup *l, int64_t base_offset, const uint8_t *data, size_t len);
 static void next_lookups(cnk_shard *shard);
 static void answer(cnk_shard *owner, cnk_list_offsets_part *part, int error);
 static void run_at_home(chronik_post *post);
@@ -57,6 +60,7 @@ int cnk_broker_list_offsets(cnk_shard *shard, cnk_list_offsets *op) {
         part->op = op;
         part->error = 0;
         part->from = 0;
+        part->looks = 0;
         part->offset = part->record_timestamp = -1;
         part->offset_epoch = -1;
         cnk_list_init(&part->node);
@@ -219,7 +223,7 @@ static bool at_once(const cnk_log_piece *piece, cnk_list_offsets_part *part) {
         cnk_batch_codec(&batch) != 0)
         return false;
     lookup l = {.timestamp = part->timestamp, .piece = *piece, .from = part->from, .again = -1};
-    if (find_in_batch(&l, piece->data, piece->bytes) != 0) return false;
+    if (find_in_batch(&l, piece->base_offset, piece->data, piece->bytes) != 0) return false;
     part->offset = l.offset;
     part->record_timestamp = l.record_timestamp;
     return true;
@@ -229,7 +233,8 @@ static int64_t step(chronik_job *job) {
     lookup *l = CNK_CONTAINER(job, lookup, job);
     int rc = l->cold && l->newest >= 0 ? find_newest_cold(l) : 0;
     if (rc == 0) rc = l->cold ? find_cold(l) : CHRONIK_ENOTFOUND;
-    if (rc == CHRONIK_ENOTFOUND && l->again < 0 && l->piece.where != CNK_LOG_NOWHERE && l->piece.where != CNK_LOG_COLD)
+    if (rc == CHRONIK_ENOTFOUND && l->again < 0 && !l->moved && l->piece.where != CNK_LOG_NOWHERE &&
+        l->piece.where != CNK_LOG_COLD)
         rc = find_in_wal(l);
     l->error = rc == CHRONIK_ENOTFOUND ? 0 : rc; /* no such record: -1 without an error */
     return CHRONIK_JOB_DONE;
@@ -246,17 +251,17 @@ static void job_done(chronik_job *job) {
     if (p == NULL || p->gone) l->error = CHRONIK_EUNKNOWNTOPIC; /* with its packs, maybe before they were looked at */
     if (l->error == 0 && l->offset >= 0 && p && p->replica)
         part->offset_epoch = cnk_log_epoch_at(cnk_replica_log(p->replica), l->offset);
-    if (l->error == 0 && l->again >= 0 && p->replica) { /* in the batch with the log's start, before it */
-        part->from = l->again;
-        cnk_free(l);
-        shard->lookups--;
-        look_up(shard, p, part);
-        return;
-    }
+    if (l->error == 0 && l->moved && ++part->looks >= LOOKS_MAX) l->error = CHRONIK_ESTORAGE;
+    const bool once_more = l->error == 0 && (l->moved || l->again >= 0);
     const bool told = l->error == 0 || l->error == CHRONIK_ENOMEM || l->error == CHRONIK_EUNKNOWNTOPIC;
-    answer(shard, part, told ? l->error : CHRONIK_ESTORAGE);
+    const int error = told ? l->error : CHRONIK_ESTORAGE;
+    if (l->again >= 0) part->from = l->again;
     cnk_free(l);
     shard->lookups--;
+    if (once_more)
+        run_at_owner(&part->post);
+    else
+        answer(shard, part, error);
     next_lookups(shard);
 }
 
@@ -303,29 +308,33 @@ static int find_cold(lookup *l) {
     cnk_writer_growing(&whole, 0);
     rc = l->cold->read(l->cold->self, l->part->stream, base, l->cold_end, 1, true, &rope, NULL, NULL);
     if (rc == 0) rc = rope.len > 0 ? cnk_rope_write(&rope, &whole) : CHRONIK_ENOTFOUND;
-    if (rc == 0) rc = find_in_batch(l, whole.data, whole.len);
+    if (rc == 0) rc = find_in_batch(l, base, whole.data, whole.len);
+    l->moved |= rc == CHRONIK_ENOTFOUND && rope.len == 0;
     cnk_writer_free(&whole);
     cnk_rope_release(&rope);
     return rc;
 }
 
 static int find_in_wal(lookup *l) {
-    if (l->piece.where == CNK_LOG_HOT) return find_in_batch(l, l->piece.data, l->piece.bytes);
+    if (l->piece.where == CNK_LOG_HOT) return find_in_batch(l, l->piece.base_offset, l->piece.data, l->piece.bytes);
     uint8_t *buf = cnk_malloc(l->piece.bytes);
     if (buf == NULL) return CHRONIK_ENOMEM;
     int rc = cnk_log_piece_read(l->owner->broker->wal, &l->piece, buf, NULL);
     if (rc == 0)
-        rc = find_in_batch(l, buf, l->piece.bytes);
+        rc = find_in_batch(l, l->piece.base_offset, buf, l->piece.bytes);
     else if (rc == CHRONIK_ENOTFOUND)
-        rc = CHRONIK_EAGAIN; /* moved to the cold tier meanwhile: the client asks again */
+        l->moved = true; /* to the cold tier */
     cnk_free(buf);
     return rc;
 }
 
-/* The batch's records; one that cannot be opened, or whose maxTimestamp is not its records', counts as a whole (K5). */
-static int find_in_batch(lookup *l, const uint8_t *data, size_t len) {
+/* The batch's records; one that cannot be opened, or whose maxTimestamp is not its records', counts as a whole (K5).
+ * Another batch than the one that was found: that has been deleted since. */
+static int find_in_batch(lookup *l, int64_t base_offset, const uint8_t *data, size_t len) {
     cnk_batch batch;
     if (cnk_batch_parse(data, len, &batch) != 0) return CHRONIK_ECORRUPT;
+    l->moved = batch.base_offset != base_offset;
+    if (l->moved) return CHRONIK_ENOTFOUND;
     int rc = l->timestamp == CNK_OFFSET_MAX_TIMESTAMP
                  ? cnk_batch_find_max_timestamp(&batch, CNK_PRODUCE_DECOMPRESSED_MAX, &l->offset, &l->record_timestamp)
                  : cnk_batch_find_timestamp_from(&batch, l->timestamp, l->from, CNK_PRODUCE_DECOMPRESSED_MAX,

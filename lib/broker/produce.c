@@ -43,6 +43,8 @@ static void give_up_part(cnk_shard *owner, cnk_produce_part *part, int code);
 static void wait_for_commit(cnk_partition *p, cnk_produce_part *part);
 static void answer(cnk_shard *owner, cnk_produce_part *part, int error);
 static void run_at_home(chronik_post *post);
+static void run_taken(chronik_post *post);
+static void part_taken(cnk_produce_part *part);
 static void part_closed(cnk_produce *op);
 static void give_up(cnk_produce *op, int code);
 static void run_cancel(chronik_post *post);
@@ -60,9 +62,11 @@ int cnk_broker_produce(cnk_shard *shard, cnk_produce *op) {
     op->stop_code = 0;
     op->starting = true;
     op->data_needed = false;
+    op->held_parts = 0;
     op->deadline = (cnk_deadline){.fire = on_deadline};
     cnk_list_init(&op->node);
     cnk_list_init(&op->done_node);
+    cnk_list_init(&op->taken_node);
     bool known = op->context && op->context->begun_ns;
     op->begun_ns = known ? op->context->begun_ns : cnk_shard_now_ns(shard);
     int rc = cnk_shard_deadline_set(shard, &op->deadline, op->begun_ns + (uint64_t)timeout_ms * 1000000u);
@@ -77,6 +81,7 @@ int cnk_broker_produce(cnk_shard *shard, cnk_produce *op) {
         part->step = STEP_NEW;
         part->old_set = part->unopened = false;
         part->conversion = NULL;
+        part->held = false;
         cnk_list_init(&part->node);
         rc = check_part(shard, op, part);
         if (rc != 0) {
@@ -93,11 +98,13 @@ int cnk_broker_produce(cnk_shard *shard, cnk_produce *op) {
         cnk_latency_add(&shard->stats.produce_latency, op->ended_ns - op->begun_ns);
         return CNK_DONE;
     }
-    for (size_t i = 0; i < op->part_count && !op->data_needed; i++) {
-        const cnk_produce_part *part = &op->parts[i];
+    for (size_t i = 0; i < op->part_count; i++) {
+        cnk_produce_part *part = &op->parts[i];
         bool here = part->stream == 0 || cnk_shard_owner(shard->broker, part->stream) == shard;
-        op->data_needed = !here || part->step == STEP_FIFO || part->step == STEP_CONVERTING;
+        part->held = !here || part->step == STEP_FIFO || part->step == STEP_CONVERTING;
+        op->held_parts += part->held;
     }
+    op->data_needed = op->held_parts > 0;
     cnk_list_push_back(&shard->produces, &op->node);
     return CNK_PENDING;
 }
@@ -114,6 +121,11 @@ void cnk_produce_stop(cnk_shard *shard) {
 }
 
 void cnk_produce_flush(cnk_shard *shard) {
+    for (cnk_list *node; (node = cnk_list_pop_front(&shard->produces_taken)) != NULL;) {
+        cnk_produce *op = CNK_CONTAINER(node, cnk_produce, taken_node);
+        op->data_needed = false;
+        op->taken(op);
+    }
     if (cnk_list_empty(&shard->produces_done)) return;
     uint64_t now = cnk_shard_now_ns(shard); /* once for all that a sync has made durable */
     for (cnk_list *node; (node = cnk_list_pop_front(&shard->produces_done)) != NULL;) {
@@ -197,7 +209,22 @@ static int validate(const cnk_shard *shard, const cnk_produce *op, const cnk_met
     return 0;
 }
 
-static void run_at_home(chronik_post *post) { part_closed(CNK_CONTAINER(post, cnk_produce_part, post)->op); }
+static void run_at_home(chronik_post *post) {
+    cnk_produce_part *part = CNK_CONTAINER(post, cnk_produce_part, post);
+    part_taken(part);
+    part_closed(part->op);
+}
+
+static void run_taken(chronik_post *post) { part_taken(CNK_CONTAINER(post, cnk_produce_part, taken_post)); }
+
+static void part_taken(cnk_produce_part *part) {
+    cnk_produce *op = part->op;
+    if (!part->held) return;
+    part->held = false;
+    if (--op->held_parts > 0 || op->taken == NULL) return;
+    cnk_list_push_back(&op->shard->produces_taken, &op->taken_node);
+    cnk_shard_flush(op->shard);
+}
 
 static void part_closed(cnk_produce *op) {
     CNK_ASSERT(op->open_parts > 0);
@@ -328,6 +355,9 @@ static void wait_for_commit(cnk_partition *p, cnk_produce_part *part) {
         before = before->prev;
     part->step = STEP_WAITING;
     cnk_list_push_front(before, &part->node);
+    if (part->op->taken == NULL) return;
+    part->taken_post.run = run_taken;
+    cnk_shard_post(p->shard, part->op->shard, &part->taken_post);
 }
 
 void cnk_produce_committed(cnk_partition *p, uint64_t commit_index) {

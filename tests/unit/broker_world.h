@@ -28,6 +28,7 @@ typedef struct world {
     char dir[64], wal_dir[80];
     size_t shard_count;
     chronik_io *io;
+    void (*io_made)(chronik_io *io); /* or NULL */
     cnk_event_loop *loops[SHARDS_MAX];
     const chronik_loop *loop_of[SHARDS_MAX];
     pthread_t threads[SHARDS_MAX];
@@ -117,6 +118,7 @@ static inline void *loop_thread(void *arg) {
 static inline void world_open_parts(world *w) {
     chronik_error err = CHRONIK_ERROR_INIT;
     ck_assert_int_eq(chronik_io_posix_new(NULL, NULL, &w->io), 0);
+    if (w->io_made) w->io_made(w->io);
     for (size_t i = 0; i < w->shard_count; i++) {
         ck_assert_int_eq(cnk_event_loop_new(NULL, NULL, &w->loops[i]), 0);
         w->loop_of[i] = cnk_event_loop_get(w->loops[i]);

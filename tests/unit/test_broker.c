@@ -191,6 +191,52 @@ START_TEST(test_long_poll) {
 }
 END_TEST
 
+/* A shard that does nothing until it is told to. */
+static atomic_int held, let_go;
+
+static int hold_start(call *c) {
+    (void)c;
+    held = 1;
+    world_poke(&w);
+    while (!let_go) usleep(1000);
+    return CNK_DONE;
+}
+
+static int nothing_start(call *c) {
+    (void)c;
+    return CNK_DONE;
+}
+
+/* Two shards are asked; one answers, and then has data, before the other has answered. */
+START_TEST(test_data_comes_before_all_have_answered) {
+    call block, c, e, nothing;
+    int32_t at[3] = {-1, -1, -1}; /* a partition of each shard */
+    ck_assert_int_eq(create(&w, "t", 24), 0);
+    const cnk_meta_topic *t = cnk_meta_topic_by_name(cnk_shard_image(cnk_broker_shard(w.broker, 0)), "t", 1);
+    for (int32_t p = 0; p < 24; p++) at[cnk_replica_shard_of(t->partitions[p].stream, 3)] = p;
+    ck_assert(at[1] >= 0 && at[2] >= 0);
+    call_begin(&w, 2, &block, hold_start, NULL);
+    world_wait(&w, &held);
+    cnk_fetch_part parts[2] = {{.topic = text("t"), .partition = at[1], .leader_epoch = -1, .bytes_max = 1000},
+                               {.topic = text("t"), .partition = at[2], .leader_epoch = -1, .bytes_max = 1000}};
+    cnk_fetch op = {.max_wait_ms = 600000, .min_bytes = 1, .bytes_max = 100000, .parts = parts, .part_count = 2};
+    call_begin(&w, 0, &c, fetch_start, &op);
+    call_begin(&w, 1, &nothing, nothing_start, NULL); /* behind the fetch's question */
+    call_wait(&nothing);
+    ck_assert_int_eq(produce(&w, "t", at[1], 3), 0);
+    for (int i = 0; i < 3; i++) {
+        call_begin(&w, 1, &nothing, nothing_start, NULL);
+        call_wait(&nothing);
+    }
+    let_go = 1;
+    ck_assert_int_eq(call_wait(&c), 0);
+    ck_assert_int_eq(read_part(&parts[0]).next, 3);
+    call_begin(&w, 0, &e, fetch_end_start, &op);
+    call_wait(&e);
+    call_wait(&block);
+}
+END_TEST
+
 static Suite *suite(void) {
     Suite *s = suite_create("broker");
     TCase *tc[2] = {tcase_create("one shard"), tcase_create("three shards")};
@@ -203,6 +249,7 @@ static Suite *suite(void) {
         tcase_add_test(tc[i], test_producer_ids);
         tcase_add_test(tc[i], test_delete_recreate);
         tcase_add_test(tc[i], test_long_poll);
+        if (i) tcase_add_test(tc[i], test_data_comes_before_all_have_answered);
         suite_add_tcase(s, tc[i]);
     }
     return s;

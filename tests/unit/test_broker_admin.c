@@ -86,6 +86,21 @@ START_TEST(test_more_partitions) {
 }
 END_TEST
 
+/* Without any time the answer is that it is up, whichever comes first: the operation or its deadline. */
+START_TEST(test_no_time_is_up_at_once) {
+    ck_assert_int_eq(create(&w, "t", 2), 0);
+    for (int i = 0; i < 100; i++) {
+        call c;
+        cnk_grow_topic t[2] = {{.name = text("t"), .count = 3}, {.name = text("nope"), .count = 3}};
+        cnk_create_partitions op = {.timeout_ms = -(i % 2), .validate_only = true, .topics = t, .topic_count = 2};
+        call_begin(&w, i % 3 ? 0 : w.shard_count - 1, &c, grow_start, &op);
+        ck_assert_int_eq(call_wait(&c), 0);
+        ck_assert_int_eq(t[0].error, CHRONIK_ETIMEDOUT);
+        ck_assert_int_eq(t[1].error, CHRONIK_ETIMEDOUT);
+    }
+}
+END_TEST
+
 /* Two growths at once: both happen, whatever the order in which their partitions come up. */
 START_TEST(test_growths_overlap) {
     ck_assert_int_eq(create(&w, "t", 1), 0);
@@ -346,6 +361,7 @@ static Suite *suite(void) {
         tcase_add_checked_fixture(tc[i], i ? open_three : open_one, close_all);
         tcase_set_timeout(tc[i], 0);
         tcase_add_test(tc[i], test_more_partitions);
+        tcase_add_test(tc[i], test_no_time_is_up_at_once);
         tcase_add_test(tc[i], test_growths_overlap);
         tcase_add_test(tc[i], test_changed_configurations);
         tcase_add_test(tc[i], test_described);

@@ -1,5 +1,6 @@
 /* The broker at its limits: no room in the WAL, many requests at once, cancelled ones, slow readers, cold data. */
 #include "broker_world.h"
+#include "job_gate.h"
 
 static world w;
 
@@ -10,9 +11,28 @@ typedef struct sent {
     cnk_writer batch;
     cnk_produce_part part;
     cnk_produce op;
+    bool waited, taken; /* its data was needed after the start; and then no longer. The starting shard's thread */
 } sent;
 
 static sent many[MANY];
+
+/* From here on the memory is the caller's: whoever still looks at it finds something else. */
+static void on_sent_taken(cnk_produce *op) {
+    sent *s = CNK_CONTAINER(op, sent, op);
+    ck_assert(!op->data_needed && !s->taken && !s->c.over);
+    s->taken = true;
+    memset(s->batch.data, 0xdd, s->batch.len);
+    world_poke(&w);
+}
+
+static int sent_start(call *c) {
+    cnk_produce *op = c->op;
+    sent *s = CNK_CONTAINER(op, sent, op);
+    op->taken = on_sent_taken;
+    const int rc = produce_start(c);
+    s->waited = rc == CNK_PENDING && op->data_needed;
+    return rc;
+}
 
 static void send(sent *s, size_t shard, const char *topic, int32_t partition, int records, producer_fields who,
                  size_t value_len, int32_t timeout_ms) {
@@ -21,7 +41,7 @@ static void send(sent *s, size_t shard, const char *topic, int32_t partition, in
     s->part.data = s->batch.data;
     s->part.len = (uint32_t)s->batch.len;
     s->op = (cnk_produce){.acks = -1, .timeout_ms = timeout_ms, .version = 11, .parts = &s->part, .part_count = 1};
-    call_begin(&w, shard, &s->c, produce_start, &s->op);
+    call_begin(&w, shard, &s->c, sent_start, &s->op);
 }
 
 static int await(sent *s) {
@@ -43,14 +63,18 @@ static void open_small(size_t shards, uint64_t unsynced, uint64_t budget) {
 START_TEST(test_waiting_keeps_order) {
     open_small(_i ? 3 : 1, 256 * 1024, 64u << 20);
     ck_assert_int_eq(create(&w, "t", 2), 0);
+    int waited = 0;
     for (int round = 0; round < 3; round++) {
         for (int i = 0; i < MANY; i++)
             send(&many[i], 0, "t", i % 2, 1, (producer_fields){5, 0, round * MANY / 2 + i / 2}, 60000, 600000);
         for (int i = 0; i < MANY; i++) {
             ck_assert_int_eq(await(&many[i]), 0);
             ck_assert_int_eq(many[i].part.base_offset, round * MANY / 2 + i / 2);
+            ck_assert(many[i].taken == many[i].waited);
+            waited += many[i].waited;
         }
     }
+    ck_assert_int_gt(waited, 0);
     for (int32_t p = 0; p < 2; p++) ck_assert_int_eq(fetch_all(&w, "t", p, 0).next, 3 * MANY / 2);
     cnk_shard_stats stats;
     cnk_shard_stats_get(cnk_broker_shard(w.broker, 0), &stats);
@@ -126,6 +150,77 @@ START_TEST(test_packs) {
     cnk_tier_stats_get(w.tier, &stats);
     ck_assert_uint_gt(stats.packs, 0);
     ck_assert_int_eq(delete_one(&w, "t"), 0);
+    world_free(&w);
+}
+END_TEST
+
+/* The newest of the WAL's files that is not above a number. */
+static uint32_t newest_file(uint32_t file_seq) {
+    for (; file_seq > 0; file_seq--) {
+        cnk_wal_file *file = cnk_wal_file_pin(w.wal, file_seq);
+        if (file == NULL) continue;
+        cnk_wal_file_unpin(file);
+        break;
+    }
+    return file_seq;
+}
+
+/* An offset is looked for by its timestamp in a WAL file that is freed, its data being in packs, before the job comes to
+ * read it: the look is done again. The tier's first conversion waits as the look's job does. */
+START_TEST(test_a_timestamp_moves_to_packs) {
+    open_small(1, 1u << 20, 8u << 20);
+    ck_assert_int_eq(create(&w, "t", 1), 0);
+    for (int i = 0; i < 2 * MANY; i += MANY) {
+        for (int k = 0; k < MANY; k++) send(&many[k], 0, "t", 0, 1, no_producer, 8000, 600000);
+        for (int k = 0; k < MANY; k++) ck_assert_int_eq(await(&many[k]), 0);
+    }
+    world_close(&w);
+    w.with_tier = true;
+    w.io_made = gate_set;
+    gate_shut(CHRONIK_LANE_READ);
+    gate_shut(CHRONIK_LANE_BACKGROUND);
+    world_open(&w);
+    const uint32_t newest = newest_file(100);
+    call look;
+    cnk_list_offsets_part part = {.topic = text("t"), .leader_epoch = -1, .timestamp = 1700000000000};
+    cnk_list_offsets op = {.parts = &part, .part_count = 1};
+    call_begin(&w, 0, &look, list_start, &op);
+    while (gate_held(CHRONIK_LANE_READ) == 0) (void)produce(&w, "t", 0, 1);
+    gate_open(CHRONIK_LANE_BACKGROUND);
+    while (newest_file(newest) > 0) {
+        for (int k = 0; k < MANY; k++) send(&many[k], 0, "t", 0, 1, no_producer, 8000, 600000);
+        for (int k = 0; k < MANY; k++) ck_assert_int_eq(await(&many[k]), 0);
+    }
+    gate_open(CHRONIK_LANE_READ);
+    ck_assert_int_eq(call_wait(&look), 0);
+    ck_assert_int_eq(part.error, 0);
+    ck_assert_int_eq(part.offset, 0);
+    ck_assert_int_eq(part.record_timestamp, 1700000000000);
+    world_free(&w);
+}
+END_TEST
+
+/* While nothing is synced: a batch that goes to another shard is needed until that one has put it into the WAL, no longer. */
+START_TEST(test_data_is_taken_before_the_sync) {
+    world_new(&w, 3);
+    world_close(&w);
+    w.io_made = gate_set;
+    world_open(&w);
+    ck_assert_int_eq(create(&w, "t", 3), 0);
+    gate_shut(CHRONIK_LANE_WAL);
+    for (int p = 0; p < 3; p++) send(&many[p], 0, "t", p, 1, no_producer, 60000, 600000);
+    for (int waited = 0, taken = -1; taken != waited;) {
+        cnk_event_loop_run(w.loops[0]);
+        waited = taken = 0;
+        for (int p = 0; p < 3; p++) waited += many[p].waited, taken += many[p].taken;
+        if (waited == 0) taken = -1;
+    }
+    for (int p = 0; p < 3; p++) ck_assert(!many[p].c.over);
+    gate_open(CHRONIK_LANE_WAL);
+    for (int p = 0; p < 3; p++) {
+        ck_assert_int_eq(await(&many[p]), 0);
+        ck_assert_int_eq(fetch_all(&w, "t", p, 0).next, 1);
+    }
     world_free(&w);
 }
 END_TEST
@@ -327,23 +422,23 @@ static uint64_t read_through(int64_t count) {
     return bytes;
 }
 
-/* 300 batches of 20,000 bytes in partition 0, all in sealed files or in packs, and nothing in memory. */
-static void world_of_old_data(size_t shards, bool packs) {
+/* 300 batches of 20,000 bytes in so many partitions, all in sealed files or in packs, and nothing in memory. */
+static void world_of_old_data(size_t shards, bool packs, int32_t partitions) {
     world_new(&w, shards);
     world_close(&w);
     w.wal_options.file_bytes = 1u << 20;
     w.wal_options.budget_bytes = 64u << 20;
     w.with_tier = packs;
     world_open(&w);
-    ck_assert_int_eq(create(&w, "t", 1), 0);
+    ck_assert_int_eq(create(&w, "t", partitions), 0);
     for (int i = 0; i < OLD_BATCHES; i += MANY / 4) {
-        for (int k = 0; k < MANY / 4; k++) send(&many[k], 0, "t", 0, 1, no_producer, 20000, 600000);
+        for (int k = 0; k < MANY / 4; k++) send(&many[k], 0, "t", (i + k) % partitions, 1, no_producer, 20000, 600000);
         for (int k = 0; k < MANY / 4; k++) ck_assert_int_eq(await(&many[k]), 0);
     }
     world_reopen(&w);
     cnk_tier_stats tier = {.files_waiting = 1};
     while (packs && tier.files_waiting > 0) {
-        loop_a_while(OLD_BATCHES);
+        loop_a_while(OLD_BATCHES / partitions);
         cnk_tier_stats_get(w.tier, &tier);
     }
 }
@@ -352,7 +447,7 @@ static void world_of_old_data(size_t shards, bool packs) {
  * not, or where it is turned off, gets none. What nobody comes for gives its memory back. */
 START_TEST(test_reading_ahead) {
     const int64_t count = OLD_BATCHES;
-    world_of_old_data(_i ? 3 : 1, _i);
+    world_of_old_data(_i ? 3 : 1, _i, 1);
     uint64_t bytes = read_through(count), ahead = stats_of_first().fetch_ahead_bytes;
     ck_assert_uint_gt(ahead, bytes / 2);
     for (int64_t offset = count - 1; offset >= 0; offset -= 7)
@@ -375,7 +470,7 @@ START_TEST(test_readers_share) {
     static const uint32_t limits[READERS] = {100000, 70000, 100000, 60001, 100000};
     int64_t at[READERS] = {0, 0, 3, 1, 2};
     uint64_t bytes = 0;
-    world_of_old_data(1, _i);
+    world_of_old_data(1, _i, 1);
     for (bool more = true; more;) {
         more = false;
         for (int r = 0; r < READERS; r++) {
@@ -402,6 +497,63 @@ START_TEST(test_readers_share) {
 }
 END_TEST
 
+/* An answer has so much of what is cold and no more; the partitions that were left out come first in the next one, and have
+ * been read by then. All are read whole, in turns. */
+START_TEST(test_answers_of_old_data_are_limited) {
+    enum { PARTS = 6, EACH = OLD_BATCHES / PARTS, LIMIT = 130000, OF_ONE = 60000 };
+    cnk_fetch_part parts[PARTS];
+    int64_t at[PARTS] = {0};
+    uint64_t bytes = 0;
+    size_t first = 0;
+    world_of_old_data(_i % 2 ? 3 : 1, _i / 2, PARTS);
+    world_close(&w);
+    w.options.fetch_cold_answer_max = LIMIT;
+    world_open(&w);
+    for (int answers = 0; at[0] + at[1] + at[2] + at[3] + at[4] + at[5] < OLD_BATCHES; answers++) {
+        call c, e;
+        ck_assert_int_lt(answers, OLD_BATCHES);
+        for (int32_t p = 0; p < PARTS; p++)
+            parts[p] = (cnk_fetch_part){
+                .topic = text("t"), .partition = p, .leader_epoch = -1, .offset = at[p], .bytes_max = OF_ONE};
+        cnk_fetch op = {.min_bytes = 1, .bytes_max = 1 << 20, .parts = parts, .part_count = PARTS, .first = first % PARTS};
+        call_begin(&w, 0, &c, fetch_start, &op);
+        ck_assert_int_eq(call_wait(&c), 0);
+        ck_assert_uint_gt(op.bytes, 0);
+        ck_assert_uint_le(op.bytes, LIMIT);
+        for (size_t n = 0; n < PARTS; n++) {
+            size_t p = (op.first + n) % PARTS;
+            fetched f = read_part(&parts[p]);
+            ck_assert_int_eq(f.error, 0);
+            bool served = f.records > 0, left = at[p] < EACH;
+            if (left && n == 0) ck_assert(served);
+            if (left && !served) ck_assert_uint_le(op.next, op.first + n); /* which is the first that was left out */
+            if (served) ck_assert_int_eq(f.first, at[p]);
+            if (served) at[p] = f.next;
+        }
+        bytes += op.bytes;
+        first = op.next;
+        call_begin(&w, 0, &e, fetch_end_start, &op);
+        call_wait(&e);
+    }
+    for (int p = 0; p < PARTS; p++) ck_assert_int_eq(at[p], EACH);
+    ck_assert_uint_gt(stats_of_first().fetch_ahead_bytes, bytes * 3 / 4);
+    world_close(&w);
+    w.options.fetch_cold_answer_max = 1000; /* less than a batch: one is served; and to old clients what they have room for */
+    world_open(&w);
+    for (int exact = 0; exact < 2; exact++) {
+        call c, e;
+        cnk_fetch_part part = {.topic = text("t"), .leader_epoch = -1, .bytes_max = OF_ONE};
+        cnk_fetch op = {.min_bytes = 1, .bytes_max = OF_ONE, .parts = &part, .part_count = 1, .exact_max = exact};
+        call_begin(&w, 0, &c, fetch_start, &op);
+        ck_assert_int_eq(call_wait(&c), 0);
+        ck_assert_int_eq(read_part(&part).records, exact ? 2 : 1);
+        call_begin(&w, 0, &e, fetch_end_start, &op);
+        call_wait(&e);
+    }
+    world_free(&w);
+}
+END_TEST
+
 static void hold(held *h, int64_t offset, uint32_t limit) {
     h->part = (cnk_fetch_part){.topic = text("t"), .leader_epoch = -1, .offset = offset, .bytes_max = limit};
     h->op = (cnk_fetch){.min_bytes = 1, .bytes_max = limit, .parts = &h->part, .part_count = 1};
@@ -418,7 +570,7 @@ static void let_go(held *h) {
  * what does not fit for one is left out. What is held is never given up for what others want; what is only kept is. */
 START_TEST(test_shared_memory_stays_and_is_limited) {
     static held a, b, c;
-    world_of_old_data(1, _i);
+    world_of_old_data(1, _i, 1);
     hold(&a, 0, 200000);
     hold(&b, 0, 200000);
     hold(&c, 0, 110000);
@@ -670,11 +822,14 @@ static Suite *suite(void) {
     tcase_add_loop_test(tc, test_waiting_keeps_order, 0, 2);
     tcase_add_loop_test(tc, test_over_budget, 0, 2);
     tcase_add_loop_test(tc, test_packs, 0, 2);
+    tcase_add_test(tc, test_a_timestamp_moves_to_packs);
+    tcase_add_test(tc, test_data_is_taken_before_the_sync);
     tcase_add_loop_test(tc, test_cancel, 0, 2);
     tcase_add_loop_test(tc, test_stop_under_load, 0, 2);
     tcase_add_loop_test(tc, test_cold_reads, 0, 2);
     tcase_add_test(tc, test_small_answers_hold_little);
     tcase_add_loop_test(tc, test_reading_ahead, 0, 2);
+    tcase_add_loop_test(tc, test_answers_of_old_data_are_limited, 0, 4);
     tcase_add_loop_test(tc, test_readers_share, 0, 2);
     tcase_add_loop_test(tc, test_shared_memory_stays_and_is_limited, 0, 2);
     tcase_add_loop_test(tc, test_fetch_limits, 0, 2);

@@ -1,7 +1,12 @@
-/* What a broker does with a WAL that is not as it left it: foreign, lost and unknown streams, missing metadata. */
+/* What a broker does with a WAL that is not as it left it: foreign, lost and unknown streams, missing metadata; one that
+ * fails meanwhile. */
+#include <errno.h>
+
 #include "broker_world.h"
 
-#include "wal/wal.h"
+#include "base/error.h"
+#include "job_gate.h"
+#include "wal/internal.h"
 
 static world w;
 
@@ -238,6 +243,54 @@ START_TEST(test_stopped_in_the_middle) {
 }
 END_TEST
 
+static void fail_the_log(void *arg, uint64_t stream) {
+    (void)arg, (void)stream;
+    chronik_error why = CHRONIK_ERROR_INIT;
+    cnk_error(&why, CHRONIK_EIO, EIO, "the disk of this test");
+    cnk_wal_fence(w.wal, &why);
+}
+
+/* The log fails while topics are being made, and again in the start that finds them, before it comes to make what is missing
+ * of them (it drops an unknown stream before): it does not start, and says why; the one after it makes them. As in a node, no
+ * job of a start that fails is ever begun. */
+START_TEST(test_a_log_that_fails_while_it_starts) {
+    int creating = 0;
+    chronik_error err = CHRONIK_ERROR_INIT;
+    w.io_made = gate_set;
+    for (int turns = 0; turns < 20; turns++) {
+        char name[16];
+        call c;
+        snprintf(name, sizeof name, "t%d", turns);
+        cnk_create_topic t = {.name = text(name), .partitions = 3, .replication = -1};
+        cnk_create_topics op = {.timeout_ms = 600000, .topics = &t, .topic_count = 1};
+        call_begin(&w, 0, &c, create_start, &op);
+        for (int k = 0; k < turns; k++) {
+            cnk_event_loop_stop(w.loops[0]); /* one turn */
+            cnk_event_loop_run(w.loops[0]);
+        }
+        fail_the_log(NULL, 0);
+        world_wait(&w, &w.fenced);
+        world_close(&w);
+        ck_assert(c.over);
+        intrude(0, 5000 + (uint64_t)turns);
+        for (unsigned lane = 0; lane < CHRONIK_LANE_COUNT; lane++) gate_shut(lane);
+        world_open_parts(&w);
+        w.options.dropped = fail_the_log;
+        ck_assert_int_eq(cnk_broker_open(w.io, w.wal, &w.options, &err, &w.broker), CHRONIK_EFENCED);
+        ck_assert_str_eq(err.text, "the write-ahead log failed while the broker was starting: the disk of this test: "
+                                   "Input/output error");
+        creating += w.notices > 0;
+        world_close_rest(&w);
+        for (unsigned lane = 0; lane < CHRONIK_LANE_COUNT; lane++) gate_forget(lane);
+        world_open(&w);
+        ck_assert_int_eq(create_automatic(name), 0);
+        for (int32_t p = 0; p < 3; p++) ck_assert_int_eq(produce(&w, name, p, 1), 0);
+    }
+    ck_assert_int_gt(creating, 0);
+    world_free(&w);
+}
+END_TEST
+
 static Suite *suite(void) {
     Suite *s = suite_create("broker_recovery");
     TCase *tc = tcase_create("recovery");
@@ -250,6 +303,7 @@ static Suite *suite(void) {
     tcase_add_test(tc, test_shards_may_change);
     tcase_add_test(tc, test_many_partitions);
     tcase_add_loop_test(tc, test_stopped_in_the_middle, 0, 2);
+    tcase_add_test(tc, test_a_log_that_fails_while_it_starts);
     suite_add_tcase(s, tc);
     return s;
 }
