@@ -1,15 +1,18 @@
 /* Requests to coordinators: the calls of one request are started together, and answered when all have come back. */
 #include "kafka/internal.h"
 
-static void finish(cnk_group_call *op) {
-    cnk_kafka_groups *g = op->arg;
+static void over(cnk_kafka_groups *g) {
     if (--g->open > 0) return;
     cnk_kafka_request_finish(g->request, g->answer(g->request));
 }
 
+static void finish(cnk_group_call *op) { over(op->arg); }
+
 static void cancel(cnk_kafka_request *r) {
     cnk_kafka_groups *g = r->op;
+    g->open++; /* held while they are cancelled: the last one that ends takes the request with it */
     for (size_t i = 0; i < g->count; i++) cnk_broker_group_cancel(&g->calls[i]);
+    over(g);
 }
 
 static void release(cnk_kafka_request *r) {

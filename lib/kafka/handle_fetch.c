@@ -33,6 +33,7 @@ static int answer(cnk_kafka_request *r, fetch_state *s) {
     cnk_kafka_session *session = s->session;
     s->out.parts = s->op.parts;
     r->ended_ns = s->op.ended_ns;
+    if (!session) r->conn->fetch_rotation = s->op.next;
     if (s->make_session && !r->conn->closed)
         s->out.session_id = cnk_kafka_session_make(r->conn->kafka, r->version >= 13, s->op.read_committed, &s->out);
     if (session && session->epoch != s->session_epoch) {
@@ -206,7 +207,7 @@ int cnk_kafka_handle_fetch(cnk_kafka_request *r) {
     s->until_ns = r->context.begun_ns + (uint64_t)s->op.max_wait_ms * 1000000u;
     s->op.bytes_max = limit(in.max_bytes, CNK_KAFKA_FETCH_BYTES_MAX);
     s->op.min_bytes = limit(in.min_bytes, s->op.bytes_max);
-    s->op.first = s->session ? 0 : r->conn->fetch_rotation++ % s->op.part_count;
+    s->op.first = s->session ? 0 : r->conn->fetch_rotation % s->op.part_count;
     s->op.watching = s->session != NULL;
     s->op.exact_max = r->version < 3;
     s->op.no_zstd = r->version < 10;

@@ -95,6 +95,8 @@ static void produced(cnk_produce *op) {
     cnk_kafka_request_finish(r, answer(r, r->op));
 }
 
+static void taken(cnk_produce *op) { cnk_kafka_request_unpin(op->arg); }
+
 static void cancel(cnk_kafka_request *r) {
     produce_state *s = r->op;
     cnk_broker_produce_cancel(&s->op);
@@ -155,6 +157,7 @@ int cnk_kafka_handle_produce(cnk_kafka_request *r) {
                           .parts = s->in.parts,
                           .part_count = s->in.part_count,
                           .done = produced,
+                          .taken = r->frame_len > CNK_KAFKA_SMALL_FRAME_BYTES ? taken : NULL,
                           .arg = r};
     r->op = s;
     r->cancel = cancel;

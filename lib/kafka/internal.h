@@ -16,12 +16,13 @@
 
 /* Named limits (T8); those of cnk_kafka_options stand there. */
 #define CNK_KAFKA_CHUNKS_MAX 64          /* shared receive chunks of a shard, pinned ones included */
+#define CNK_KAFKA_PINNED_BYTES_MAX (4u << 20) /* of one connection's frames; beyond it none begins, and its peer waits */
 #define CNK_KAFKA_SMALL_FRAME_BYTES 16384u /* frames up to it are not reserved from a budget */
 #define CNK_KAFKA_BACKLOG_MAX 16384u     /* bytes read while nothing can begin, so that a close is noticed */
 #define CNK_KAFKA_BACKLOGS_BYTES_MAX (64u << 20) /* of a shard's backlogs, as far as they are larger: beyond it, close */
 #define CNK_KAFKA_BULK_READ_BYTES 16384u /* read at a time between large frames: what follows a header is copied */
-#define CNK_KAFKA_SPARES_MAX 4           /* buffers of large frames kept for reuse, … */
-#define CNK_KAFKA_SPARE_BYTES_MAX (2u << 20) /* … up to this size, while there are connections */
+#define CNK_KAFKA_SPARES_MAX 16          /* buffers of large frames kept for reuse, … */
+#define CNK_KAFKA_SPARE_BYTES_MAX (8u << 20) /* … so many bytes, and a quarter of it each, while there are connections */
 #define CNK_KAFKA_CROWD_LOOK_MS 2000       /* while somebody waits for memory: how often it is seen who keeps it, … */
 #define CNK_KAFKA_CROWD_ANSWER_BYTES 65536u /* … and the unsent bytes from which on an answer counts */
 #define CNK_KAFKA_TURN_REQUESTS 32       /* begun on one connection before others have their turn */
@@ -143,7 +144,8 @@ struct cnk_kafka_request {
     bool answered;
     uint64_t ended_ns;       /* where the operation has looked at the clock at its end; else 0 */
     cnk_kafka_chunk *home;   /* where the frame lies, while the handler runs */
-    cnk_kafka_chunk *pinned; /* kept until the request is done */
+    cnk_kafka_chunk *pinned; /* kept until the request is done, or needs it no longer */
+    size_t frame_len;        /* without the length's four bytes */
     cnk_reader body;         /* the frame after its header */
     cnk_arena arena;
     cnk_context context;
@@ -163,7 +165,8 @@ void *cnk_kafka_request_alloc(cnk_kafka_request *r, size_t count, size_t size);
 /* A copy of the text in such memory. False: out of memory. */
 bool cnk_kafka_request_text(cnk_kafka_request *r, cnk_kafka_string from, cnk_text *ret_text);
 int cnk_kafka_request_decode(cnk_kafka_request *r, void *ret_message);
-void cnk_kafka_request_pin(cnk_kafka_request *r); /* the frame stays where it is until the request is done */
+void cnk_kafka_request_pin(cnk_kafka_request *r); /* the frame stays where it is until the request is done, … */
+void cnk_kafka_request_unpin(cnk_kafka_request *r); /* … or needs it no longer: from the loop, not from the handler */
 /* For CNK_PENDING: it is answered (0), or the connection must be closed (negative). Nothing may touch r afterwards. */
 void cnk_kafka_request_finish(cnk_kafka_request *r, int code);
 
@@ -285,7 +288,7 @@ struct cnk_kafka {
     cnk_kafka_budget produce, control;
     cnk_kafka_chunk *chunk;    /* the one that is being received into; NULL: none yet */
     cnk_kafka_chunk *spares[CNK_KAFKA_SPARES_MAX];
-    size_t spare_count;
+    size_t spare_count, spare_bytes; /* the one that was used last comes last */
     size_t chunk_count, conn_count, pool_count;
     size_t backlog_bytes;
     cnk_list pool;             /* requests for reuse */
@@ -330,6 +333,7 @@ struct cnk_kafka_conn {
     /* requests and answers */
     cnk_list requests;
     size_t request_count, running, running_produce;
+    size_t pinned_bytes; /* of frames that requests have pinned: for Produce, those that wait for room in the WAL */
     uint64_t unsent, bytes_sent, answers_sent;
     uint64_t look_ns, look_answers, look_sent; /* the last look at the answer in front: when, which, bytes_sent then */
     size_t sent_piece, sent_iov, sent_offset; /* within the first request */

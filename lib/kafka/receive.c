@@ -25,37 +25,45 @@ static cnk_kafka_chunk *chunk_new(cnk_kafka *k, size_t capacity) {
     return chunk;
 }
 
-/* A frame's own chunk. Large ones come back again and again in the same sizes: a few are kept, for the allocator would
- * give their pages back to the kernel each time. */
+static cnk_kafka_chunk *spare_at(cnk_kafka *k, size_t n) {
+    cnk_kafka_chunk *chunk = k->spares[n];
+    memmove(k->spares + n, k->spares + n + 1, (--k->spare_count - n) * sizeof *k->spares);
+    k->spare_bytes -= chunk->capacity;
+    return chunk;
+}
+
+/* A frame's own chunk. Large ones come back again and again in the same sizes: some are kept, for the allocator would
+ * give their pages back to the kernel each time. The one that was used last is the first to be used again. */
 static cnk_kafka_chunk *frame_chunk(cnk_kafka *k, size_t len) {
+    const bool large = len > CNK_KAFKA_SMALL_FRAME_BYTES;
     cnk_kafka_chunk *chunk = NULL;
-    for (size_t i = 0; i < k->spare_count && len > CNK_KAFKA_SMALL_FRAME_BYTES; i++) {
-        if (k->spares[i]->capacity < len || k->spares[i]->capacity / 4 > len) continue;
-        chunk = k->spares[i];
-        k->spares[i] = k->spares[--k->spare_count];
+    for (size_t n = k->spare_count; large && !chunk && n-- > 0;)
+        if (k->spares[n]->capacity >= len && k->spares[n]->capacity / 4 <= len) chunk = spare_at(k, n);
+    if (chunk)
         chunk->refs = 1;
-        break;
-    }
-    if (!chunk)
-        chunk =
-            chunk_new(k, len > CNK_KAFKA_SMALL_FRAME_BYTES ? (len + SPARE_STEP - 1) / SPARE_STEP * SPARE_STEP : len);
+    else
+        chunk = chunk_new(k, large ? (len + SPARE_STEP - 1) / SPARE_STEP * SPARE_STEP : len);
     if (chunk) chunk->frame = true;
     return chunk;
 }
 
+/* The ones that lay longest make room: those of sizes that no longer come. */
 static bool spare_keep(cnk_kafka_chunk *chunk) {
     cnk_kafka *k = chunk->kafka;
-    if (!chunk->frame || chunk->capacity < SPARE_STEP || chunk->capacity > CNK_KAFKA_SPARE_BYTES_MAX ||
-        k->spare_count == CNK_KAFKA_SPARES_MAX || k->conn_count == 0)
+    if (!chunk->frame || chunk->capacity < SPARE_STEP || chunk->capacity > CNK_KAFKA_SPARE_BYTES_MAX / 4 ||
+        k->conn_count == 0)
         return false;
     chunk->budget = NULL;
     chunk->reserved = 0;
+    while (k->spare_count == CNK_KAFKA_SPARES_MAX || k->spare_bytes + chunk->capacity > CNK_KAFKA_SPARE_BYTES_MAX)
+        cnk_free(spare_at(k, 0));
     k->spares[k->spare_count++] = chunk;
+    k->spare_bytes += chunk->capacity;
     return true;
 }
 
 void cnk_kafka_spares_free(cnk_kafka *k) {
-    while (k->spare_count > 0) cnk_free(k->spares[--k->spare_count]);
+    while (k->spare_count > 0) cnk_free(spare_at(k, 0));
 }
 
 void cnk_kafka_chunk_unref(cnk_kafka_chunk *chunk) {
@@ -159,10 +167,11 @@ static bool too_slow(const cnk_kafka *k, uint64_t elapsed_ns, uint64_t moved, ui
     return elapsed_ms >= CNK_KAFKA_CROWD_LOOK_MS && elapsed_ms * whole > moved * k->options.body_timeout_ms;
 }
 
-/* A frame that is whole and cannot begin, because its peer does not read its answers, holds memory as well. */
+/* A frame that is whole and cannot begin, because its peer does not read its answers, holds memory as well; not so one
+ * that waits for the WAL. */
 static bool holds_up_frames(const cnk_kafka_conn *c, uint64_t now) {
     const cnk_kafka_chunk *f = c->frame;
-    return f && f->budget && !cnk_list_empty(&f->budget->waiters) &&
+    return f && f->budget && c->pinned_bytes < CNK_KAFKA_PINNED_BYTES_MAX && !cnk_list_empty(&f->budget->waiters) &&
            too_slow(c->kafka, now - c->frame_ns, c->frame_filled, c->frame_len);
 }
 

@@ -68,13 +68,15 @@ void cnk_kafka_request_pin(cnk_kafka_request *r) {
     CNK_ASSERT(r->home != NULL);
     r->home->refs++;
     r->pinned = r->home;
+    r->conn->pinned_bytes += r->frame_len;
 }
 
 /* ---- beginning -------------------------------------------------------------------------------------------------- */
 
 bool cnk_kafka_can_begin(const cnk_kafka_conn *c, int16_t api_key) {
     if (c->must_close || c->closed || c->turn_left == 0) return false;
-    if (c->request_count >= c->kafka->options.pipelined_max || c->unsent >= c->kafka->options.output_bytes_max)
+    if (c->request_count >= c->kafka->options.pipelined_max || c->unsent >= c->kafka->options.output_bytes_max ||
+        c->pinned_bytes >= CNK_KAFKA_PINNED_BYTES_MAX)
         return false;
     return c->running == 0 || (api_key == CNK_KAFKA_API_PRODUCE && c->running_produce == c->running);
 }
@@ -153,6 +155,7 @@ void cnk_kafka_dispatch(cnk_kafka_conn *c, cnk_kafka_chunk *home, const uint8_t 
     r->conn = c;
     r->api = api;
     r->home = home;
+    r->frame_len = len;
     cnk_list_push_back(&c->requests, &r->node);
     c->request_count++;
     c->running++;
@@ -182,7 +185,7 @@ void cnk_kafka_request_drop(cnk_kafka_request *r) {
     cnk_list_remove(&r->node);
     c->request_count--;
     if (r->release) r->release(r);
-    cnk_kafka_chunk_unref(r->pinned);
+    CNK_ASSERT(!r->pinned); /* since it was answered */
     request_recycle(c->kafka, r);
 }
 
@@ -195,6 +198,22 @@ static void drop_silent(cnk_kafka_conn *c) {
     }
 }
 
+static void unpin(cnk_kafka_request *r) {
+    cnk_kafka_chunk *pinned = r->pinned;
+    if (!pinned) return;
+    r->pinned = NULL;
+    r->conn->pinned_bytes -= r->frame_len;
+    cnk_kafka_chunk_unref(pinned);
+}
+
+void cnk_kafka_request_unpin(cnk_kafka_request *r) {
+    cnk_kafka_conn *c = r->conn;
+    unpin(r);
+    if (c->closed) return;
+    cnk_kafka_receive_pump(c);
+    cnk_kafka_conn_wake(c);
+}
+
 void cnk_kafka_request_finish(cnk_kafka_request *r, int code) {
     cnk_kafka_conn *c = r->conn;
     CNK_ASSERT(!r->answered);
@@ -202,11 +221,7 @@ void cnk_kafka_request_finish(cnk_kafka_request *r, int code) {
     r->home = NULL;
     c->running--;
     c->running_produce -= r->api->key == CNK_KAFKA_API_PRODUCE;
-    if (r->pinned) {
-        cnk_kafka_chunk *pinned = r->pinned;
-        r->pinned = NULL;
-        cnk_kafka_chunk_unref(pinned);
-    }
+    unpin(r);
     if (c->closed) {
         cnk_kafka_request_drop(r);
         cnk_kafka_conn_free_if_done(c);

@@ -24,7 +24,7 @@
 
 /* Limits. */
 enum {
-    NODE_ACCEPTS_MAX = 16,        /* connections taken in one go, so that a storm of them starves nobody */
+    NODE_ACCEPTS_MAX = 4,         /* connections taken in one go, so that a storm of them starves nobody */
     NODE_PUMP_BYTES_MAX = 4 << 20, /* received from one connection in one go, likewise */
     NODE_IOV_MAX = 64,            /* pieces in one send */
     NODE_ADDRESS_TEXT = 96,

@@ -48,6 +48,7 @@ typedef struct fake_broker {
     bool reads_wait;       /* for room */
     cnk_fetch_format fetch_format; /* of the last fetch */
     bool fetch_no_zstd;            /* likewise */
+    size_t fetch_first, fetch_next; /* likewise; what it is to be told */
     int64_t bounds[2];     /* of every log, where they are asked for */
     int part_error;        /* parts fail */
     int64_t next_offset;
@@ -218,6 +219,8 @@ static inline void fake_do_fetch(cnk_fetch *op, int error) {
     op->bytes = 0;
     fake.fetch_format = op->format;
     fake.fetch_no_zstd = op->no_zstd;
+    fake.fetch_first = op->first;
+    op->next = fake.fetch_next;
     for (size_t i = 0; i < op->part_count; i++) {
         cnk_fetch_part *p = &op->parts[i];
         p->error = error ? error : fake_part_error(p->topic, &p->topic_id, p->partition);
@@ -392,6 +395,12 @@ int cnk_broker_produce(cnk_shard *shard, cnk_produce *op) {
         }
     }
     FAKE_START(FAKE_PRODUCE, op, fake_do_produce(op));
+}
+/* The nth of those that wait needs its data no longer. */
+static inline void fake_taken(size_t n) {
+    cnk_produce *op = fake.waiting[n].op;
+    for (size_t i = 0; i < op->part_count; i++) op->parts[i].data = NULL, op->parts[i].len = 0;
+    if (op->taken) op->taken(op);
 }
 void cnk_broker_produce_cancel(cnk_produce *op) {
     if (!fake_forget(op)) return;

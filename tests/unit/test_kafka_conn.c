@@ -258,6 +258,15 @@ START_TEST(close_with_everything_under_way) {
     ck_assert_uint_eq(fake.fetches_open, 1);
     client_close(&c);
     ck_assert_uint_eq(fake.waiting_count, 0);
+    /* a request of many calls, with the last of which it ends itself */
+    client_open(&c, kafka);
+    cnk_kafka_string groups[] = {CNK_KAFKA_STRING("a"), CNK_KAFKA_STRING("b"), CNK_KAFKA_STRING("c")};
+    const cnk_describe_groups_request describe = {.groups = {groups, 3}};
+    client_send(&c, CNK_KAFKA_API_DESCRIBE_GROUPS, 5, 1, &describe);
+    ck_assert_uint_eq(fake.waiting_count, 3);
+    fake_complete(2);
+    client_close(&c);
+    ck_assert_uint_eq(fake.waiting_count, 0);
     kafka_close();
 }
 END_TEST
@@ -381,16 +390,63 @@ START_TEST(buffers_of_large_frames_are_kept_within_limits) {
     ck_assert_uint_eq(fake.waiting_count, 7);
     while (fake.waiting_count > 0) fake_complete(0);
     ck_assert_uint_eq(cnk_kafka_reserved_bytes(kafka), 0); /* what is kept is not reserved */
-    ck_assert_uint_eq(kafka->spare_count, CNK_KAFKA_SPARES_MAX);
+    ck_assert_uint_eq(kafka->spare_count, 6);              /* not the one of 5 MB */
     fake.wait = false;
     large_frame(&w, 290000, 9);
     ck_assert_uint_eq(client_feed(&c, w.data, 100, 0), 100);
-    ck_assert_uint_eq(kafka->spare_count, CNK_KAFKA_SPARES_MAX - 1); /* one is used again */
+    ck_assert_uint_eq(kafka->spare_count, 5); /* one is used again */
     ck_assert_uint_eq(client_feed(&c, w.data + 100, w.len - 100, 0), w.len - 100);
-    ck_assert_uint_eq(kafka->spare_count, CNK_KAFKA_SPARES_MAX);
+    ck_assert_uint_eq(kafka->spare_count, 6);
     cnk_writer_free(&w);
+    /* the sizes that come now take the place of those that came before, within the bytes that may be kept */
+    client more[5];
+    fake.wait = true;
+    large_frame(&w, 2000000, 10);
+    for (int i = 0; i < 5; i++) {
+        client_open(&more[i], kafka);
+        ck_assert_uint_eq(client_feed(&more[i], w.data, w.len, 0), w.len);
+    }
+    while (fake.waiting_count > 0) fake_complete(0);
+    ck_assert_uint_eq(kafka->spare_count, 4);
+    ck_assert_uint_le(kafka->spare_bytes, CNK_KAFKA_SPARE_BYTES_MAX);
+    for (size_t i = 0; i < kafka->spare_count; i++) ck_assert_uint_ge(kafka->spares[i]->capacity, 2000000);
+    cnk_writer_free(&w);
+    for (int i = 0; i < 5; i++) client_close(&more[i]);
     client_close(&c);
     ck_assert_uint_eq(kafka->spare_count, 0);
+    ck_assert_uint_eq(kafka->spare_bytes, 0);
+    kafka_close();
+}
+END_TEST
+
+/* A client that sends faster than the WAL takes it: what waits for room is held within a limit, and then the client waits. */
+START_TEST(one_peer_pins_no_more_than_its_share) {
+    client c;
+    cnk_writer w;
+    kafka_open(NULL);
+    client_open(&c, kafka);
+    fake.wait = fake.data_needed = true;
+    large_frame(&w, 300000, 1);
+    const size_t begun = CNK_KAFKA_PINNED_BYTES_MAX / (w.len - 4) + 1;
+    for (size_t i = 0; i <= begun; i++) /* one more is received, and does not begin */
+        ck_assert_uint_eq(client_feed(&c, w.data, w.len, 0), w.len);
+    ck_assert_uint_eq(fake.waiting_count, begun);
+    ck_assert_uint_lt(client_feed(&c, w.data, w.len, 0), 2 * CNK_KAFKA_BACKLOG_MAX);
+    ck_assert_uint_eq(cnk_kafka_conn_wants(c.conn), 0);
+    ck_assert_uint_eq(cnk_kafka_reserved_bytes(kafka), (begun + 1) * (w.len - 4));
+    fake_complete(0);
+    ck_assert_uint_eq(fake.waiting_count, begun);
+    ck_assert_uint_ne(cnk_kafka_conn_wants(c.conn) & CNK_CONN_RECV, 0);
+    /* what has found its room is held no longer, although it is not synced yet */
+    for (size_t i = 0; i < begun; i++) fake_taken(i);
+    ck_assert_uint_eq(fake.waiting_count, begun);
+    const uint64_t held = cnk_kafka_reserved_bytes(kafka);
+    ck_assert_uint_le(held, w.len); /* the one that has arrived in part */
+    client_drain(&c, SIZE_MAX);
+    cnk_writer_free(&w);
+    client_close(&c);
+    while (fake.waiting_count > 0) fake_complete(0);
+    ck_assert_uint_eq(cnk_kafka_reserved_bytes(kafka), 0);
     kafka_close();
 }
 END_TEST
@@ -898,6 +954,7 @@ int main(void) {
     tcase_add_test(t, pinned_data_stays);
     tcase_add_test(t, large_frames_wait_for_the_budget_in_turn);
     tcase_add_test(t, buffers_of_large_frames_are_kept_within_limits);
+    tcase_add_test(t, one_peer_pins_no_more_than_its_share);
     tcase_add_test(t, a_waiter_that_leaves_lets_the_next_one_in);
     tcase_add_test(t, a_body_that_stops_is_closed);
     tcase_add_test(t, a_turn_ends_after_some_requests);

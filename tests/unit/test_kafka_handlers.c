@@ -286,6 +286,29 @@ START_TEST(fetch_answers) {
 END_TEST
 
 
+/* A fetch without a session begins where the one before it on its connection had no more room. */
+START_TEST(fetches_go_round) {
+    fetch_one f;
+    cnk_fetch_response out;
+    cnk_fetch_request_fetch_partition parts[3];
+    static const size_t nexts[] = {2, 0, 4, 3, 1, 5}, firsts[] = {0, 2, 0, 1, 0, 1};
+    fake.record_count = 1;
+    fetch_of(&f, 11, 0);
+    for (int i = 0; i < 3; i++) {
+        parts[i] = f.part;
+        parts[i].partition = i;
+    }
+    f.topic.partitions.items = parts;
+    f.topic.partitions.count = 3;
+    for (size_t i = 0; i < sizeof nexts / sizeof nexts[0]; i++) {
+        fake.fetch_next = nexts[i];
+        CALL(FETCH, 11, &f.m, &out);
+        ck_assert_uint_eq(fake.fetch_first, firsts[i]);
+        ck_assert_int_eq(out.responses.items[0].partitions.count, 3);
+    }
+}
+END_TEST
+
 START_TEST(fetch_odd_requests) {
     fetch_one f;
     cnk_fetch_response out;
@@ -743,6 +766,7 @@ int main(void) {
     tcase_add_test(t, produce_refused);
     tcase_add_test(t, produce_tells_the_leader);
     tcase_add_test(t, fetch_answers);
+    tcase_add_test(t, fetches_go_round);
     tcase_add_test(t, fetch_odd_requests);
     tcase_add_test(t, list_offsets_versions);
     tcase_add_test(t, list_offsets_0);

@@ -100,8 +100,9 @@ static told fetch(int version, ask a) {
     fake_news();
     fake.fetch_parts = 0;
     ck_assert(client_call(&c, CNK_KAFKA_API_FETCH, version, request(&f, version, a), &out));
+    const told t = told_of(&out);
     cnk_arena_reset(&c.arena);
-    return told_of(&out);
+    return t;
 }
 
 static int32_t begin(int version, unsigned want) {
