@@ -54,13 +54,14 @@ const cnk_conf_option *cnk_conf_option_find(const char *name) {
     return NULL;
 }
 
-/* The edit distance (Levenshtein), no further than needed. */
-static size_t distance(const char *a, const char *b) {
-    size_t row[NAME_MAX_BYTES + 1], n = strlen(b);
-    if (n > NAME_MAX_BYTES) return SIZE_MAX;
+/* The edit distance (Levenshtein), or any number from `limit` on. It is at least the difference of the lengths, and at
+ * least the smallest number of each row. */
+static size_t distance(const char *a, const char *b, size_t limit) {
+    size_t row[NAME_MAX_BYTES + 1], m = strlen(a), n = strlen(b);
+    if (n > NAME_MAX_BYTES || (m > n ? m - n : n - m) >= limit) return limit;
     for (size_t j = 0; j <= n; j++) row[j] = j;
-    for (size_t i = 1; a[i - 1]; i++) {
-        size_t diagonal = row[0];
+    for (size_t i = 1; i <= m; i++) {
+        size_t diagonal = row[0], least = i;
         row[0] = i;
         for (size_t j = 1; j <= n; j++) {
             size_t here = diagonal + (a[i - 1] != b[j - 1]);
@@ -68,7 +69,9 @@ static size_t distance(const char *a, const char *b) {
             if (row[j] + 1 < here) here = row[j] + 1;
             if (row[j - 1] + 1 < here) here = row[j - 1] + 1;
             row[j] = here;
+            if (here < least) least = here;
         }
+        if (least >= limit) return limit;
     }
     return row[n];
 }
@@ -81,7 +84,7 @@ const char *cnk_conf_nearest(const char *name) {
     const cnk_conf_option *o;
     for (size_t i = 0; (o = cnk_conf_option_at(i)); i++) {
         if (o->flags & CNK_CONF_HIDDEN) continue;
-        size_t d = distance(folded, o->name);
+        size_t d = distance(folded, o->name, best_distance);
         if (d < best_distance) best = o->name, best_distance = d;
     }
     return best;
