@@ -290,6 +290,18 @@ def member(topic, **options):
     return c
 
 
+def commit(c, message, deadline):
+    """A cooperative member reads on while its group comes together, when a commit is refused: until it has."""
+    while True:
+        try:
+            return c.commit(message=message, asynchronous=False)
+        except KafkaException as e:
+            if e.args[0].code() != KafkaError.REBALANCE_IN_PROGRESS:
+                raise
+        expect(time.time() < deadline, "the rebalance does not end")
+        time.sleep(0.05)
+
+
 def group_read(topic, consumers, seen, count, deadline=60):
     """Polls the members until `seen` (record → how often) has so many; commits after each message."""
     deadline = time.time() + deadline
@@ -303,7 +315,7 @@ def group_read(topic, consumers, seen, count, deadline=60):
             check(topic, m)
             i = m.offset() * PARTITIONS + m.partition()
             seen[i] = seen.get(i, 0) + 1
-            c.commit(message=m, asynchronous=False)
+            commit(c, m, deadline)
 
 
 def group(topic, strategy):
