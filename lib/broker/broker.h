@@ -706,4 +706,14 @@ typedef struct cnk_shard_stats {
 } cnk_shard_stats;
 void cnk_shard_stats_get(cnk_shard *shard, cnk_shard_stats *ret_stats); /* any thread; a little stale */
 
+#ifdef CNK_TEST_HOOKS
+/* Bugs that a test can put back, to see that the simulation finds them. */
+enum cnk_broker_bug {
+    CNK_BROKER_BUG_NONE,
+    CNK_BROKER_BUG_LOSE_WAKE, /* a fetch forgets that data has come while other shards had not answered */
+    CNK_BROKER_BUG_COUNT
+};
+extern enum cnk_broker_bug cnk_broker_bug;
+#endif
+
 #endif

@@ -16,6 +16,10 @@
 #include "base/mem.h"
 #include "codec/codec.h"
 
+#ifdef CNK_TEST_HOOKS
+enum cnk_broker_bug cnk_broker_bug;
+#endif
+
 static int run_new(cnk_shard *shard, cnk_fetch *op, cnk_fetch_run **ret_run);
 static void run_free(cnk_fetch_run *run);
 static int assign(cnk_fetch_run *run);
@@ -250,7 +254,7 @@ void cnk_fetch_collected(chronik_post *post) {
 void cnk_fetch_wake(chronik_post *post) {
     cnk_fetch_group *g = CNK_CONTAINER(post, cnk_fetch_group, wake_post);
     atomic_fetch_add_explicit(&g->wakes_seen, 1, memory_order_relaxed);
-    g->again = true;
+    g->again = g->busy || !BROKER_BUG(LOSE_WAKE);
     if (g->run->waiting && !g->run->done && !g->busy) collect(g->run, g);
 }
 

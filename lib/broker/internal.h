@@ -7,6 +7,12 @@
 #include "base/rope.h"
 #include "broker/broker.h"
 
+#ifdef CNK_TEST_HOOKS
+#define BROKER_BUG(b) (cnk_broker_bug == CNK_BROKER_BUG_##b)
+#else
+#define BROKER_BUG(b) 0
+#endif
+
 /* Named limits (T8). */
 #define CNK_TIMESTAMP_JOBS_MAX 16 /* timestamp lookups that read at a time, for each shard; the rest waits in order */
 #define CNK_CONVERSIONS_MAX 4     /* conversions at a time, for each shard; the rest waits in order */

@@ -15,7 +15,8 @@
  *  - topics that were deleted are gone, and those made again are empty and have new ids and streams;
  *  - acknowledged topics, their partitions and their settings, are there, and what was asked for and not answered is
  *    there whole or not at all; producer ids are never given twice;
- *  - the space of deleted topics comes back.
+ *  - the space of deleted topics comes back;
+ *  - at rest, a fetch waits only where there is no data.
  * With --bug a known mistake is put back; the run then succeeds when it is found, and says after how many seeds.
  *
  * Exit code 0: all seeds clean (or the bug found). The last line is `N passed, M failed`. */
@@ -47,7 +48,9 @@ enum {
     CALLS_MIN = 600,
     WORLDS_MAX = 40,
     PARTS_MAX = 3,
-    HELD_MAX = 6
+    HELD_MAX = 6,
+    TAIL_ROUNDS = 12, /* of readers that wait, at each rest */
+    TAIL_WAIT_MS = 4000
 };
 #define T0 INT64_C(1500000000000) /* the base timestamp of batch n is T0 + 16 n */
 
@@ -127,6 +130,7 @@ struct operation {
     unsigned shard;
     int client, name, part_count;
     bool over, held, ended;
+    bool tail; /* a fetch that wants only what comes */
     int rc;
     unsigned generation;
     uint32_t held_crc;
@@ -797,6 +801,13 @@ static void fetch_part(sim *t, operation *o, incarnation *i, int partition, int6
     else o->fetch_parts[n].topic = name_text(t, i->name);
 }
 
+static void run_fetch(void *arg) {
+    operation *o = arg;
+    o->rc = cnk_broker_fetch(cnk_broker_shard(the_sim->broker, o->shard), &o->fetch);
+    if (o->rc == CNK_DONE) on_fetched(&o->fetch);
+    if (o->rc < 0) o->over = true;
+}
+
 static void start_fetch(sim *t) {
     operation *o = operation_new(t, FETCH, t->here);
     for (int tries = 1 + (int)below(t, PARTS_MAX); tries > 0; tries--) {
@@ -826,9 +837,27 @@ static void start_fetch(sim *t) {
     o->fetch = (cnk_fetch){.max_wait_ms = chance(t, 1, 2) ? 0 : (int32_t)below(t, 3000), .min_bytes = 1 + (uint32_t)below(t, 3000),
                            .bytes_max = 1 + (uint32_t)below(t, 200000), .first = below(t, (uint64_t)o->part_count),
                            .parts = o->fetch_parts, .part_count = (size_t)o->part_count, .done = on_fetched, .arg = o};
-    o->rc = cnk_broker_fetch(cnk_broker_shard(t->broker, o->shard), &o->fetch);
-    if (o->rc == CNK_DONE) on_fetched(&o->fetch);
-    if (o->rc < 0) o->over = true;
+    run_fetch(o);
+}
+
+/* Of a reader who has all that is there. */
+static void start_tail_fetch(sim *t) {
+    operation *o = operation_new(t, FETCH, t->here);
+    o->tail = true;
+    for (int tries = 1 + (int)below(t, PARTS_MAX); tries > 0; tries--) {
+        int name;
+        incarnation *i = pick_topic(t, &name);
+        if (!i) continue;
+        int partition = (int)below(t, (uint64_t)i->partitions);
+        fetch_part(t, o, i, partition, i->logs[partition].high_watermark, 100000);
+    }
+    if (o->part_count == 0) {
+        o->over = true;
+        return;
+    }
+    o->fetch = (cnk_fetch){.max_wait_ms = TAIL_WAIT_MS, .min_bytes = 1, .bytes_max = 300000, .parts = o->fetch_parts,
+                           .part_count = (size_t)o->part_count, .done = on_fetched, .arg = o};
+    run_fetch(o);
 }
 
 static void run_fetch_end(void *arg) {
@@ -1314,14 +1343,6 @@ static void check_order(sim *t, incarnation *i, int partition, int64_t start, in
     }
 }
 
-static void run_consume(void *arg) {
-    operation *o = arg;
-    sim *t = the_sim;
-    o->rc = cnk_broker_fetch(cnk_broker_shard(t->broker, o->shard), &o->fetch);
-    if (o->rc == CNK_DONE) on_fetched(&o->fetch);
-    if (o->rc < 0) o->over = true;
-}
-
 /* false: the world has died, or an answer is missing for a reason. */
 static bool consume(sim *t, incarnation *i, int partition) {
     int64_t offset = i->logs[partition].start, end = offset + 1, from = -1;
@@ -1331,7 +1352,7 @@ static bool consume(sim *t, incarnation *i, int partition) {
         o->fetch = (cnk_fetch){.max_wait_ms = 100, .min_bytes = 1, .bytes_max = 300000, .parts = o->fetch_parts, .part_count = 1,
                                .done = on_fetched, .arg = o};
         o->ended = true;
-        sim_world_on(t->world, o->shard, run_consume, o);
+        sim_world_on(t->world, o->shard, run_fetch, o);
         if (!sim_world_run_until(t->world, is_over, o, 30 * SIM_SECOND) || t->failed || dead(t)) {
             if (!dead(t) && !t->failed) violation(t, "%s: a fetch does not end", label(t, i, partition));
             o->ended = false;                                        /* nobody looks: it is given back when it is done */
@@ -1541,6 +1562,39 @@ static void work(sim *t, uint64_t steps) {
     }
 }
 
+/* Readers that wait where their logs end, while clients produce: who waits does so for want of data. */
+static void wait_at_the_tail(sim *t) {
+    for (int n = 0; n < TAIL_ROUNDS && !t->failed && !dead(t) && !t->fenced; n++) {
+        t->tick++;
+        for (uint64_t left = 1 + below(t, 3), turns = 2 * left; turns > 0; turns--) {
+            task.start = turns % 2 ? start_produce : start_tail_fetch;
+            t->here = (unsigned)below(t, t->shards);
+            sim_world_on(t->world, t->here, run_start, t);
+            if (chance(t, 1, 2)) sim_world_run(t->world, below(t, 300) * SIM_MICROSECOND);
+        }
+        for (int left = 4; left > 0; left--) { /* answers that are held take the room of those that wait */
+            sim_world_run(t->world, TAIL_WAIT_MS / 8 * SIM_MILLISECOND);
+            sweep(t, true);
+        }
+        for (const operation *o = t->operations; o && !dead(t); o = o->next) {
+            if (o->over || !o->tail) continue;
+            for (int p = 0; p < o->part_count; p++) {
+                int64_t high = o->topics[p]->logs[o->fetch_parts[p].partition].high_watermark;
+                if (high > o->fetch_parts[p].offset)
+                    violation(t, "%s: a fetch waits at offset %lld, and the high watermark is %lld",
+                              label(t, o->topics[p], o->fetch_parts[p].partition), (long long)o->fetch_parts[p].offset,
+                              (long long)high);
+            }
+        }
+        sim_world_run(t->world, TAIL_WAIT_MS * SIM_MILLISECOND);
+        sweep(t, true);
+    }
+    if (!t->failed && !dead(t) && !t->fenced && !nothing_pending(t)) {
+        violation(t, "operations at the tail do not end");
+        tell_pending(t);
+    }
+}
+
 /* With nothing in the way, all that was asked ends, and all sealed files become packs and are freed. */
 static void come_to_rest(sim *t) {
     cnk_tier_stats s;
@@ -1561,7 +1615,7 @@ static void come_to_rest(sim *t) {
         violation(t, "%llu sealed files are never converted", (unsigned long long)s.files_waiting);
     else if (!dead(t) && !t->fenced && !t->failed && w.files_live > 1)
         violation(t, "%llu converted files are never freed", (unsigned long long)(w.files_live - 1));
-    if (!dead(t) && !t->failed && !t->fenced) (void)consume_all(t);
+    if (!dead(t) && !t->failed && !t->fenced && consume_all(t)) wait_at_the_tail(t);
 }
 
 static void orderly_stop(sim *t) {
@@ -1723,19 +1777,21 @@ static bool run_seed(sim_run *run) {
 /* ---- the program ---- */
 
 static const char *const bugs[] = {"none", "ack-before-sync", "release-early", "rename-not-synced",
-                                   "free-without-checkpoint", "checkpoint-forgets-stream", "trim-ahead", NULL};
+                                   "free-without-checkpoint", "checkpoint-forgets-stream", "trim-ahead", "lose-wake", NULL};
 
 static void bug_set(size_t bug) {
-    static const struct { enum cnk_wal_bug wal; enum cnk_tier_bug tier; } of[] = {
-        {CNK_WAL_BUG_NONE, CNK_TIER_BUG_NONE},
-        {CNK_WAL_BUG_ACK_BEFORE_SYNC, CNK_TIER_BUG_NONE},
-        {CNK_WAL_BUG_RELEASE_EARLY, CNK_TIER_BUG_PACK_NOT_SYNCED}, /* the tier's name of it */
-        {CNK_WAL_BUG_NONE, CNK_TIER_BUG_RENAME_NOT_SYNCED},
-        {CNK_WAL_BUG_FREE_WITHOUT_CHECKPOINT, CNK_TIER_BUG_NONE},
-        {CNK_WAL_BUG_CHECKPOINT_FORGETS, CNK_TIER_BUG_NONE},
-        {CNK_WAL_BUG_TRIM_AHEAD, CNK_TIER_BUG_NONE}};
+    static const struct { enum cnk_wal_bug wal; enum cnk_tier_bug tier; enum cnk_broker_bug broker; } of[] = {
+        {CNK_WAL_BUG_NONE, CNK_TIER_BUG_NONE, CNK_BROKER_BUG_NONE},
+        {CNK_WAL_BUG_ACK_BEFORE_SYNC, CNK_TIER_BUG_NONE, CNK_BROKER_BUG_NONE},
+        {CNK_WAL_BUG_RELEASE_EARLY, CNK_TIER_BUG_PACK_NOT_SYNCED, CNK_BROKER_BUG_NONE}, /* the tier's name of it */
+        {CNK_WAL_BUG_NONE, CNK_TIER_BUG_RENAME_NOT_SYNCED, CNK_BROKER_BUG_NONE},
+        {CNK_WAL_BUG_FREE_WITHOUT_CHECKPOINT, CNK_TIER_BUG_NONE, CNK_BROKER_BUG_NONE},
+        {CNK_WAL_BUG_CHECKPOINT_FORGETS, CNK_TIER_BUG_NONE, CNK_BROKER_BUG_NONE},
+        {CNK_WAL_BUG_TRIM_AHEAD, CNK_TIER_BUG_NONE, CNK_BROKER_BUG_NONE},
+        {CNK_WAL_BUG_NONE, CNK_TIER_BUG_NONE, CNK_BROKER_BUG_LOSE_WAKE}};
     cnk_wal_bug = of[bug].wal;
     cnk_tier_bug = of[bug].tier;
+    cnk_broker_bug = of[bug].broker;
 }
 
 static void print_totals(void) {
