@@ -40,14 +40,12 @@ static cnk_writer snapshot_of(cnk_meta *meta) {
 }
 
 /* The image again from its own snapshot. */
-static void check_snapshot(cnk_meta *meta) {
+static void check_snapshot(const cnk_writer *w) {
     cnk_meta *again;
-    cnk_writer w = snapshot_of(meta);
     CNK_ASSERT(cnk_meta_new(&options, &again) == 0);
-    CNK_ASSERT(cnk_meta_restore(again, w.data, w.len, 1) == 0);
+    CNK_ASSERT(cnk_meta_restore(again, w->data, w->len, 1) == 0);
     cnk_writer same = snapshot_of(again);
-    CNK_ASSERT(same.len == w.len && memcmp(same.data, w.data, w.len) == 0);
-    cnk_writer_free(&w);
+    CNK_ASSERT(same.len == w->len && memcmp(same.data, w->data, w->len) == 0);
     cnk_writer_free(&same);
     cnk_meta_free(again);
 }
@@ -58,6 +56,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     bool restore = data[0] & 1, taken = false;
     data++, size--;
     CNK_ASSERT(cnk_meta_new(&options, &meta) == 0);
+    cnk_writer before = snapshot_of(meta);
     for (uint64_t index = 1; size >= 2 && index <= PIECES_MAX; index++) {
         size_t len = cnk_load_be16(data);
         data += 2, size -= 2;
@@ -65,21 +64,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         uint8_t *piece = malloc(len ? len : 1); /* of its exact size, for the sanitizer */
         CNK_ASSERT(piece != NULL);
         memcpy(piece, data, len);
-        cnk_writer before = snapshot_of(meta);
         int rc = restore && index == 1 ? cnk_meta_restore(meta, piece, len, index) : cnk_meta_apply(meta, NULL, index, piece, len);
         free(piece);
         CNK_ASSERT(rc == 0 || rc == CHRONIK_ECORRUPT || rc == CHRONIK_EUNSUPPORTED || rc == CHRONIK_ENOMEM);
-        if (rc != 0) {
-            cnk_writer after = snapshot_of(meta);
-            CNK_ASSERT(after.len == before.len && memcmp(after.data, before.data, before.len) == 0);
-            cnk_writer_free(&after);
-        }
-        taken |= rc == 0;
+        cnk_writer after = snapshot_of(meta);
+        CNK_ASSERT(rc == 0 || (after.len == before.len && memcmp(after.data, before.data, before.len) == 0));
         cnk_writer_free(&before);
+        before = after;
+        taken |= rc == 0;
         check_image(cnk_meta_image_now(meta));
         data += len, size -= len;
     }
-    if (taken) check_snapshot(meta);
+    if (taken) check_snapshot(&before);
+    cnk_writer_free(&before);
     cnk_meta_free(meta);
     return 0;
 }
