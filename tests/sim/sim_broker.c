@@ -31,12 +31,11 @@
 #include "broker/broker.h"
 #include "codec/codec.h"
 #include "record/record.h"
+#include "sim/node_sim.h"
 #include "sim/program.h"
-#include "tier/tier.h"
 #include "wal/internal.h"
 
 enum {
-    SHARDS_MAX = 3,
     NAMES = 4,
     PARTITIONS_MAX = 6,
     PARTITIONS_MADE = 4, /* at once; the rest is added */
@@ -74,6 +73,7 @@ typedef struct incarnation { /* a topic, from its creation to its deletion */
     int partitions_unsure; /* so many were asked for, and may come */
     uint32_t bytes_max, unsure[UNSURE_MAX]; /* its setting, and those that were asked for without an answer */
     int unsure_count;
+    bool late; /* one of them had no time to wait for its answer, and may come after later ones */
     uint64_t born; /* the tick at which its creation was asked for */
     bool doomed;   /* its deletion was asked for, and may have happened */
     bool dead;
@@ -167,14 +167,8 @@ typedef struct sim {
     uint64_t seed, tick;
     cnk_rng rng;
     sim_disk *disk;
-    sim_world *world;
-    cnk_wal *wal;
-    cnk_tier *tier;
-    cnk_broker *broker;
-    unsigned shards, here; /* here: whose callback runs */
-    cnk_wal_options wal_options;
-    cnk_tier_options tier_options;
-    cnk_broker_options options;
+    sim_node node;
+    unsigned here; /* whose callback runs */
     topic_name names[NAMES];
     client clients[CLIENTS];
     incarnation *incarnations[INCARNATIONS_MAX];
@@ -183,8 +177,7 @@ typedef struct sim {
     uint32_t batch_count;
     cnk_map producer_ids, streams; /* every one that was ever given */
     operation *operations;
-    bool ready, stopped, stopping, draining, drained, fenced, faulty, tight, failed, trace;
-    int stop_code;
+    bool failed, trace;
     uint64_t calls, crashes, worlds;
     const char *ended;
     char what[SIM_WHAT_BYTES];
@@ -222,7 +215,7 @@ static void say(const sim *t, const char *format, ...) {
 
 static uint64_t below(sim *t, uint64_t n) { return cnk_rng_below(&t->rng, n); }
 static bool chance(sim *t, uint32_t a, uint32_t b) { return cnk_rng_chance(&t->rng, a, b); }
-static bool dead(const sim *t) { return sim_world_dead(t->world); }
+static bool dead(const sim *t) { return sim_node_dead(&t->node); }
 
 /* ---- batches ---------------------------------------------------------------------------------------------------- */
 
@@ -423,6 +416,7 @@ static void check_topic(sim *t, const cnk_meta_image *image, incarnation *i, boo
     settle(t, topic, i);
     if (fresh) { /* nothing is under way, but for partitions that are still to come up */
         i->unsure_count = 0;
+        i->late = false;
         i->partitions_unsure = topic->partition_total;
     }
     if (!cnk_uuid_equal(&topic->id, &i->id) || topic->partition_count != i->partitions ||
@@ -435,8 +429,8 @@ static void check_topic(sim *t, const cnk_meta_image *image, incarnation *i, boo
         int32_t epoch = atomic_load(&topic->partitions[p].leader->epoch), node = atomic_load(&topic->partitions[p].leader->node);
         if (is_new && cnk_map_get(&t->streams, topic->partitions[p].stream))
             violation(t, "%s: stream %llu was used before", label(t, i, p), (unsigned long long)topic->partitions[p].stream);
-        if (node != t->options.node_id) {
-            if (!t->faulty && !t->tight && !t->fenced) violation(t, "%s has no leader", label(t, i, p));
+        if (node != t->node.options.node_id) {
+            if (!t->node.faulty && !t->node.tight && !t->node.fenced) violation(t, "%s has no leader", label(t, i, p));
             continue;
         }
         if (epoch <= name->epochs[p])
@@ -451,7 +445,7 @@ static void check_topic(sim *t, const cnk_meta_image *image, incarnation *i, boo
 /* What the metadata say now of a name whose fate we did not hear. `sure`: nothing is under way. */
 static void resolve(sim *t, int n, bool started) {
     topic_name *name = &t->names[n];
-    const cnk_meta_image *image = cnk_shard_image(cnk_broker_shard(t->broker, 0));
+    const cnk_meta_image *image = cnk_shard_image(cnk_broker_shard(t->node.broker, 0));
     const cnk_meta_topic *topic = cnk_meta_topic_any(image, name->text, strlen(name->text));
     incarnation *i = name->now;
     if (topic && !topic->online) {
@@ -476,8 +470,8 @@ static void resolve(sim *t, int n, bool started) {
         violation(t, "topic %s is there, but was deleted, or never made", name->text);
         return;
     }
-    for (unsigned s = 1; s < t->shards; s++) /* nobody was told: a shard may hear of it later */
-        if (!cnk_meta_topic_by_id(cnk_shard_image(cnk_broker_shard(t->broker, s)), &topic->id)) return;
+    for (unsigned s = 1; s < t->node.shards; s++) /* nobody was told: a shard may hear of it later */
+        if (!cnk_meta_topic_by_id(cnk_shard_image(cnk_broker_shard(t->node.broker, s)), &topic->id)) return;
     say(t, "%s is found to be there", name->text);
     i = incarnation_new(t, n, &topic->id, topic->partition_count, name->created_max);
     if (i) check_topic(t, image, i, true, true);
@@ -514,9 +508,9 @@ static bool certain(const sim *t, const operation *o, int n) {
 /* Errors that a client must expect where nothing is wrong with the data. */
 static bool expected(const sim *t, const incarnation *i, int error) {
     if (error == CHRONIK_EUNKNOWNTOPIC || error == CHRONIK_EUNKNOWNTOPICID) return i == NULL || i->doomed;
-    if (error == CHRONIK_ESHUTDOWN) return t->stopping;
+    if (error == CHRONIK_ESHUTDOWN) return t->node.stopping;
     if (error == CHRONIK_ESTORAGE || error == CHRONIK_EIO || error == CHRONIK_ENOSPC || error == CHRONIK_EFENCED)
-        return t->faulty || t->tight || t->fenced;
+        return t->node.faulty || t->node.tight || t->node.fenced;
     return error == CHRONIK_ECANCELED;
 }
 
@@ -657,7 +651,7 @@ static void start_produce(sim *t) {
                                .timeout_ms = chance(t, 1, 3) ? (int32_t)below(t, 1000) : 30000, .parts = o->produce_parts,
                                .part_count = (size_t)o->part_count, .done = on_produced, .arg = o};
     if (chance(t, 1, 2)) o->produce.taken = on_taken;
-    o->rc = cnk_broker_produce(cnk_broker_shard(t->broker, o->shard), &o->produce);
+    o->rc = cnk_broker_produce(cnk_broker_shard(t->node.broker, o->shard), &o->produce);
     if (o->rc == CNK_DONE) {
         on_produced(&o->produce);
     } else if (o->rc < 0) {
@@ -694,7 +688,7 @@ static void start_init(sim *t, int c, lane *l) {
     o->generation = l->generation;
     o->init = (cnk_init_producer){.producer_id = -1, .producer_epoch = -1, .done = on_init, .arg = o};
     l->asking = true;
-    o->rc = cnk_broker_init_producer(cnk_broker_shard(t->broker, o->shard), &o->init);
+    o->rc = cnk_broker_init_producer(cnk_broker_shard(t->node.broker, o->shard), &o->init);
     if (o->rc == CNK_DONE) on_init(&o->init);
     if (o->rc < 0) {
         o->over = true;
@@ -780,7 +774,7 @@ static void on_fetched(cnk_fetch *op) {
     o->over = true;
     if (!dead(t)) {
         for (int n = 0; n < o->part_count; n++) fetched(t, o, n);
-        if (chance(t, 1, 4) && !t->stopping) {
+        if (chance(t, 1, 4) && !t->node.stopping) {
             o->held = true;
             o->held_crc = slices_crc(o);
             return;
@@ -803,7 +797,7 @@ static void fetch_part(sim *t, operation *o, incarnation *i, int partition, int6
 
 static void run_fetch(void *arg) {
     operation *o = arg;
-    o->rc = cnk_broker_fetch(cnk_broker_shard(the_sim->broker, o->shard), &o->fetch);
+    o->rc = cnk_broker_fetch(cnk_broker_shard(the_sim->node.broker, o->shard), &o->fetch);
     if (o->rc == CNK_DONE) on_fetched(&o->fetch);
     if (o->rc < 0) o->over = true;
 }
@@ -940,7 +934,7 @@ static void list_offsets(sim *t, incarnation *one, int64_t timestamp) {
         return;
     }
     o->list = (cnk_list_offsets){.parts = o->list_parts, .part_count = (size_t)o->part_count, .done = on_listed, .arg = o};
-    o->rc = cnk_broker_list_offsets(cnk_broker_shard(t->broker, o->shard), &o->list);
+    o->rc = cnk_broker_list_offsets(cnk_broker_shard(t->node.broker, o->shard), &o->list);
     if (o->rc == CNK_DONE) on_listed(&o->list);
     if (o->rc < 0) o->over = true;
 }
@@ -973,8 +967,8 @@ static void on_created(cnk_create_topics *op) {
     }
     if (name->now) incarnation_dead(t, name->now);
     incarnation *i = incarnation_new(t, o->name, &o->create_topic.topic_id, o->create_topic.partitions, name->created_max);
-    for (unsigned s = 0; i && s < t->shards; s++)
-        check_topic(t, cnk_shard_image(cnk_broker_shard(t->broker, s)), i, s == 0, s == 0);
+    for (unsigned s = 0; i && s < t->node.shards; s++)
+        check_topic(t, cnk_shard_image(cnk_broker_shard(t->node.broker, s)), i, s == 0, s == 0);
 }
 
 static void start_create(sim *t, int n) {
@@ -993,7 +987,7 @@ static void start_create(sim *t, int n) {
                                          .settings = &o->setting, .setting_count = 1};
     o->create = (cnk_create_topics){.timeout_ms = chance(t, 1, 10) ? 0 : 20000, .topics = &o->create_topic, .topic_count = 1,
                                     .done = on_created, .arg = o};
-    o->rc = cnk_broker_create_topics(cnk_broker_shard(t->broker, o->shard), &o->create);
+    o->rc = cnk_broker_create_topics(cnk_broker_shard(t->node.broker, o->shard), &o->create);
     say(t, "create %s with %d partitions: %d", name->text, o->create_topic.partitions, o->rc);
     if (o->rc == CNK_DONE) on_created(&o->create);
     if (o->rc < 0) {
@@ -1015,8 +1009,8 @@ static void on_deleted(cnk_delete_topics *op) {
     if (error == 0 || error == CHRONIK_EUNKNOWNTOPIC || error == CHRONIK_EUNKNOWNTOPICID) {
         if (error && o->generation == 0) violation(t, "topic %s cannot be deleted: it is unknown", name->text);
         incarnation_dead(t, i);
-        for (unsigned s = 0; s < t->shards && error == 0; s++)
-            if (cnk_meta_topic_any_by_id(cnk_shard_image(cnk_broker_shard(t->broker, s)), &i->id))
+        for (unsigned s = 0; s < t->node.shards && error == 0; s++)
+            if (cnk_meta_topic_any_by_id(cnk_shard_image(cnk_broker_shard(t->node.broker, s)), &i->id))
                 violation(t, "topic %s is deleted, but shard %u still knows it", name->text, s);
         return;
     }
@@ -1035,7 +1029,7 @@ static void start_delete(sim *t, int n) {
     else o->delete_topic.topic_id = name->now->id;
     o->delete_ = (cnk_delete_topics){.timeout_ms = chance(t, 1, 10) ? 0 : 20000, .topics = &o->delete_topic, .topic_count = 1,
                                      .done = on_deleted, .arg = o};
-    o->rc = cnk_broker_delete_topics(cnk_broker_shard(t->broker, o->shard), &o->delete_);
+    o->rc = cnk_broker_delete_topics(cnk_broker_shard(t->node.broker, o->shard), &o->delete_);
     say(t, "delete %s: %d", name->text, o->rc);
     if (o->rc == CNK_DONE) on_deleted(&o->delete_);
     if (o->rc < 0) {
@@ -1060,8 +1054,8 @@ static void on_grown(cnk_create_partitions *op) {
         return;
     }
     totals.grown++;
-    for (unsigned s = 0; s < t->shards; s++) {
-        const cnk_meta_topic *topic = cnk_meta_topic_any_by_id(cnk_shard_image(cnk_broker_shard(t->broker, s)), &i->id);
+    for (unsigned s = 0; s < t->node.shards; s++) {
+        const cnk_meta_topic *topic = cnk_meta_topic_any_by_id(cnk_shard_image(cnk_broker_shard(t->node.broker, s)), &i->id);
         if (!topic) {
             if (!i->doomed) violation(t, "topic %s is not there", t->names[o->name].text);
             return;
@@ -1071,7 +1065,7 @@ static void on_grown(cnk_create_partitions *op) {
                       topic->partition_count, s, o->grow_topic.count);
         settle(t, topic, i);
         for (int p = 0; p < o->grow_topic.count && s == 0; p++)
-            if (atomic_load(&topic->partitions[p].leader->node) != t->options.node_id && !t->faulty && !t->tight && !t->fenced)
+            if (atomic_load(&topic->partitions[p].leader->node) != t->node.options.node_id && !t->node.faulty && !t->node.tight && !t->node.fenced)
                 violation(t, "%s has no leader", label(t, i, p));
     }
 }
@@ -1089,7 +1083,7 @@ static void start_grow(sim *t, int n) {
     if (o->grow_topic.count > i->partitions_unsure) i->partitions_unsure = o->grow_topic.count;
     o->grow = (cnk_create_partitions){.timeout_ms = chance(t, 1, 10) ? 0 : 20000, .topics = &o->grow_topic, .topic_count = 1,
                                       .done = on_grown, .arg = o};
-    o->rc = cnk_broker_create_partitions(cnk_broker_shard(t->broker, o->shard), &o->grow);
+    o->rc = cnk_broker_create_partitions(cnk_broker_shard(t->node.broker, o->shard), &o->grow);
     say(t, "%s to %d partitions: %d", t->names[n].text, o->grow_topic.count, o->rc);
     if (o->rc < 0) {
         o->over = true;
@@ -1109,13 +1103,15 @@ static void on_altered(cnk_alter_configs *op) {
     if (error) {
         if (!expected(t, i, error) && error != CHRONIK_ETIMEDOUT && error != CHRONIK_EAGAIN && error != CHRONIK_ENOTLEADER)
             violation(t, "changing %s: %s", t->names[o->name].text, chronik_error_name(error));
+        i->late |= error == CHRONIK_ETIMEDOUT;
         return;
     }
     totals.altered++;
     i->bytes_max = (uint32_t)strtoul(o->value, NULL, 10);
+    if (i->late) return;
     i->unsure_count = 0; /* what was asked for before came before */
-    for (unsigned s = 0; s < t->shards; s++) {
-        const cnk_meta_topic *topic = cnk_meta_topic_any_by_id(cnk_shard_image(cnk_broker_shard(t->broker, s)), &i->id);
+    for (unsigned s = 0; s < t->node.shards; s++) {
+        const cnk_meta_topic *topic = cnk_meta_topic_any_by_id(cnk_shard_image(cnk_broker_shard(t->node.broker, s)), &i->id);
         if (topic && topic->settings.max_message_bytes != i->bytes_max)
             violation(t, "%s goes by %u on shard %u, %s is acknowledged", t->names[o->name].text,
                       topic->settings.max_message_bytes, s, o->value);
@@ -1138,7 +1134,7 @@ static void start_alter(sim *t, int n) {
                                        .changes = chance(t, 1, 2) ? &set : NULL};
     o->alter = (cnk_alter_configs){.timeout_ms = chance(t, 1, 10) ? 0 : 20000, .topics = &o->alter_topic, .topic_count = 1,
                                    .done = on_altered, .arg = o};
-    o->rc = cnk_broker_alter_configs(cnk_broker_shard(t->broker, o->shard), &o->alter);
+    o->rc = cnk_broker_alter_configs(cnk_broker_shard(t->node.broker, o->shard), &o->alter);
     if (o->rc < 0) {
         o->over = true;
         t->names[n].admin = false;
@@ -1188,7 +1184,7 @@ static void start_cut(sim *t) {
     o->cut_part.offset = chance(t, 1, 6) ? l->high_watermark : l->start + (int64_t)below(t, (uint64_t)left + (chance(t, 1, 10) ? 3 : 1));
     if (o->cut_part.offset > l->start_unsure) l->start_unsure = o->cut_part.offset;
     o->cut = (cnk_delete_records){.parts = &o->cut_part, .part_count = 1, .done = on_cut, .arg = o};
-    o->rc = cnk_broker_delete_records(cnk_broker_shard(t->broker, o->shard), &o->cut);
+    o->rc = cnk_broker_delete_records(cnk_broker_shard(t->node.broker, o->shard), &o->cut);
     if (o->rc == CNK_DONE) on_cut(&o->cut);
     if (o->rc < 0) o->over = true;
 }
@@ -1226,7 +1222,7 @@ static void sweep(sim *t, bool all) {
     for (operation **at = &t->operations; *at;) {
         operation *o = *at;
         held += o->held;
-        if (o->held && (all || held > HELD_MAX || chance(t, 1, 10))) sim_world_on(t->world, o->shard, run_fetch_end, o);
+        if (o->held && (all || held > HELD_MAX || chance(t, 1, 10))) sim_world_on(t->node.world, o->shard, run_fetch_end, o);
         if (o->over && !o->held) {
             *at = o->next;
             operation_free(o);
@@ -1251,52 +1247,9 @@ static void tell_pending(const sim *t) {
                    (size_t)o->kind < sizeof names / sizeof names[0] ? names[o->kind] : "?", o->client, o->shard, o->batches[0]);
 }
 
-static bool is_ready(void *arg) { return ((sim *)arg)->ready || ((sim *)arg)->fenced; }
-static bool is_drained(void *arg) { return ((sim *)arg)->drained; }
-static bool is_stopped(void *arg) { return ((sim *)arg)->stopped; }
 static bool is_over(void *arg) { return ((operation *)arg)->over; }
 
-static void on_ready(void *arg) { ((sim *)arg)->ready = true; }
-static void on_fenced(void *arg, const chronik_error *why) {
-    sim *t = arg;
-    t->fenced = true;
-    say(t, "fenced: %s", why->text);
-    if (!t->faulty && !dead(t)) violation(t, "the WAL is fenced: %s", why->text);
-}
-static void on_notice(void *arg, int code, const char *text) {
-    sim *t = arg;
-    say(t, "notice: %s", text);
-    if (code == CHRONIK_ECORRUPT && !dead(t) && !t->faulty) violation(t, "a notice: %s", text);
-}
-static void on_sealed(void *arg, uint32_t file_seq) { cnk_tier_sealed(((sim *)arg)->tier, file_seq); }
-static void on_damaged(void *arg, uint64_t stream, const chronik_error *what) {
-    sim *t = arg;
-    say(t, "damage of stream %llu: %s", (unsigned long long)stream, what->text);
-    if (!dead(t) && !t->faulty) violation(t, "damage is reported: %s", what->text);
-}
-static void on_drained(void *arg) { ((sim *)arg)->drained = true; }
-static void on_stopped(void *arg, int code) {
-    ((sim *)arg)->stopped = true;
-    ((sim *)arg)->stop_code = code;
-}
-static const cnk_tier_events tier_events = {NULL, NULL, on_damaged, NULL, NULL};
-
-static void run_drain(void *arg) {
-    sim *t = arg;
-    t->draining = true;
-    cnk_tier_drain(t->tier, on_drained, t);
-}
-static void run_stop(void *arg) {
-    sim *t = arg;
-    t->stopping = true;
-    cnk_broker_stop(t->broker, on_stopped, t);
-}
-static void run_tier_start(void *arg) { cnk_tier_start(((sim *)arg)->tier); }
-
-static void print_trace(void *arg, const char *line) {
-    (void)arg;
-    puts(line);
-}
+static void wrong(void *arg, const char *sentence) { violation(arg, "%s", sentence); }
 
 /* ---- the whole of a partition, read by a consumer ------------------------------------------------------------------ */
 
@@ -1347,13 +1300,13 @@ static void check_order(sim *t, incarnation *i, int partition, int64_t start, in
 static bool consume(sim *t, incarnation *i, int partition) {
     int64_t offset = i->logs[partition].start, end = offset + 1, from = -1;
     for (int tries = 0; offset < end && !t->failed; tries++) {
-        operation *o = operation_new(t, FETCH, (unsigned)below(t, t->shards));
+        operation *o = operation_new(t, FETCH, (unsigned)below(t, t->node.shards));
         fetch_part(t, o, i, partition, offset, (uint32_t)(1 + below(t, 200000)));
         o->fetch = (cnk_fetch){.max_wait_ms = 100, .min_bytes = 1, .bytes_max = 300000, .parts = o->fetch_parts, .part_count = 1,
                                .done = on_fetched, .arg = o};
         o->ended = true;
-        sim_world_on(t->world, o->shard, run_fetch, o);
-        if (!sim_world_run_until(t->world, is_over, o, 30 * SIM_SECOND) || t->failed || dead(t)) {
+        sim_world_on(t->node.world, o->shard, run_fetch, o);
+        if (!sim_world_run_until(t->node.world, is_over, o, 30 * SIM_SECOND) || t->failed || dead(t)) {
             if (!dead(t) && !t->failed) violation(t, "%s: a fetch does not end", label(t, i, partition));
             o->ended = false;                                        /* nobody looks: it is given back when it is done */
             if (o->over && o->rc >= 0 && o->fetch.run) o->held = true; /* or was done before */
@@ -1409,52 +1362,10 @@ static bool consume_all(sim *t) {
 /* ---- worlds ----------------------------------------------------------------------------------------------------- */
 
 static void boot(sim *t) {
-    sim_world_options o = SIM_WORLD_OPTIONS_INIT;
-    t->shards = 1 + (unsigned)below(t, SHARDS_MAX);
-    o.loops = t->shards;
-    o.seed = below(t, UINT64_MAX);
-    o.coverage = coverage;
-    if (t->trace && getenv("SIM_TRACE_WORLD")) o.trace = print_trace;
-    t->world = sim_world_new(t->disk, &o);
-    t->ready = t->stopped = t->stopping = t->draining = t->drained = t->fenced = t->faulty = t->tight = false;
-    t->wal = NULL;
-    t->tier = NULL;
-    t->broker = NULL;
+    sim_node_boot(&t->node, t->disk, &t->rng, coverage);
     t->worlds++;
-    for (int c = 0; c < CLIENTS; c++) t->clients[c].shard = (unsigned)below(t, t->shards);
-    say(t, "---- world %llu, %u shards, after %s", (unsigned long long)t->worlds, t->shards, t->ended ? t->ended : "nothing");
-}
-
-/* false: not serving. */
-static bool start(sim *t) {
-    chronik_error err = CHRONIK_ERROR_INIT;
-    const chronik_loop *loops[SHARDS_MAX];
-    int rc = cnk_wal_open(sim_world_io(t->world), &t->wal_options, NULL, NULL, &err, &t->wal);
-    if (rc) t->wal = NULL;
-    if (rc == 0) {
-        rc = cnk_tier_open(sim_world_io(t->world), t->wal, &t->tier_options, &tier_events, t, &err, &t->tier);
-        if (rc) t->tier = NULL;
-    }
-    if (rc == 0) {
-        for (unsigned n = 0; n < t->shards; n++) loops[n] = sim_world_loop(t->world, n);
-        t->options.loops = loops;
-        t->options.shard_count = t->shards;
-        t->options.tier = t->tier;
-        t->options.cold = cnk_tier_cold(t->tier);
-        rc = cnk_broker_open(sim_world_io(t->world), t->wal, &t->options, &err, &t->broker);
-        if (rc) t->broker = NULL;
-    }
-    if (rc) {
-        if (!dead(t) && !t->faulty && !(t->tight && rc == CHRONIK_ENOSPC))
-            violation(t, "it does not start: %s: %s", chronik_error_name(rc), err.text);
-        return false;
-    }
-    sim_world_on(t->world, 0, run_tier_start, t);
-    if (!sim_world_run_until(t->world, is_ready, t, 120 * SIM_SECOND) || dead(t) || !t->ready) {
-        if (!dead(t) && !t->faulty && !t->tight && !t->fenced) violation(t, "it does not become ready");
-        return false;
-    }
-    return !t->failed;
+    for (int c = 0; c < CLIENTS; c++) t->clients[c].shard = (unsigned)below(t, t->node.shards);
+    say(t, "---- world %llu, %u shards, after %s", (unsigned long long)t->worlds, t->node.shards, t->ended ? t->ended : "nothing");
 }
 
 /* After each start: what the metadata say, and how far the logs go. */
@@ -1466,7 +1377,7 @@ static void run_list_latest(void *arg) {
 
 static void check_start(sim *t) {
     size_t topics = 0;
-    const cnk_meta_image *image = cnk_shard_image(cnk_broker_shard(t->broker, 0));
+    const cnk_meta_image *image = cnk_shard_image(cnk_broker_shard(t->node.broker, 0));
     for (int n = 0; n < NAMES && !t->failed; n++) {
         t->names[n].admin = false;
         resolve(t, n, true);
@@ -1478,7 +1389,7 @@ static void check_start(sim *t) {
         if (!t->names[n].now) continue;
         listing.i = t->names[n].now;
         t->here = 0;
-        sim_world_on(t->world, 0, run_list_latest, NULL);
+        sim_world_on(t->node.world, 0, run_list_latest, NULL);
     }
 }
 
@@ -1497,29 +1408,17 @@ static void run_free_calls(sim *t) {
 static void shut(sim *t) {
     bool was_dead = dead(t);
     cnk_tier_stats s = {0};
-    t->calls += sim_world_calls(t->world);
+    t->calls += sim_world_calls(t->node.world);
     t->tick++;
     if (was_dead) t->crashes++;
-    if (t->tier) cnk_tier_stats_get(t->tier, &s);
+    if (t->node.tier) cnk_tier_stats_get(t->node.tier, &s);
     totals.packs += s.packs_written;
-    sim_world_kill(t->world);
+    sim_node_kill(&t->node);
     run_free_calls(t);
-    if (t->broker) {
-        sim_world_limp(t->world);
-        sweep(t, true);
-        if (!t->draining) sim_world_on(t->world, 0, run_drain, t);
-        (void)sim_world_run_until(t->world, is_drained, t, 1000 * SIM_SECOND);
-        if (!t->stopping) sim_world_on(t->world, 0, run_stop, t);
-        (void)sim_world_run_until(t->world, is_stopped, t, 1000 * SIM_SECOND);
-        if (!t->drained || !t->stopped) violation(t, "a dead broker cannot be stopped (drained %d)", t->drained);
-        for (int n = 0; n < 100000 && sim_world_jobs_waiting(t->world) > 0; n++) (void)sim_world_step(t->world);
-        sim_world_run(t->world, SIM_SECOND);
-        sweep(t, true);
-    }
-    (void)sim_world_step(t->world); /* steps under way end, in vain; where there is no broker, no loop has run */
-    cnk_broker_free(t->broker);
-    cnk_tier_free(t->tier);
-    cnk_wal_free(t->wal);
+    if (t->node.broker) sweep(t, true);
+    sim_node_end(&t->node);
+    if (t->node.broker) sweep(t, true);
+    sim_node_free(&t->node);
     for (operation *o; (o = t->operations) != NULL;) {
         t->operations = o->next;
         operation_free(o);
@@ -1528,11 +1427,6 @@ static void shut(sim *t) {
         for (int n = 0; n < NAMES; n++)
             for (int p = 0; p < PARTITIONS_MAX; p++) t->clients[c].lanes[n][p].asking = false;
     for (int n = 0; n < NAMES; n++) t->names[n].admin = false;
-    sim_world_free(t->world);
-    t->world = NULL;
-    t->broker = NULL;
-    t->tier = NULL;
-    t->wal = NULL;
 }
 
 static void resolve_all(sim *t) {
@@ -1541,7 +1435,7 @@ static void resolve_all(sim *t) {
 }
 
 static void work(sim *t, uint64_t steps) {
-    for (uint64_t n = 0; n < steps && !t->failed && !dead(t) && !t->fenced; n++) {
+    for (uint64_t n = 0; n < steps && !t->failed && !dead(t) && !t->node.fenced; n++) {
         uint64_t w = below(t, 100);
         t->tick++;
         task.start = w < 50   ? start_produce
@@ -1552,28 +1446,28 @@ static void work(sim *t, uint64_t steps) {
                      : w < 82 ? start_cancel
                      : w < 84 ? resolve_all
                               : NULL;
-        t->here = w >= 82 ? 0 : (unsigned)below(t, t->shards);
-        if (task.start) sim_world_on(t->world, t->here, run_start, t);
+        t->here = w >= 82 ? 0 : (unsigned)below(t, t->node.shards);
+        if (task.start) sim_world_on(t->node.world, t->here, run_start, t);
         uint64_t ns = chance(t, 1, 60)  ? 2 * SIM_SECOND
                       : chance(t, 1, 8) ? below(t, 20 * SIM_MILLISECOND)
                                         : below(t, 500) * SIM_MICROSECOND;
-        if (chance(t, 2, 3)) sim_world_run(t->world, ns);
+        if (chance(t, 2, 3)) sim_world_run(t->node.world, ns);
         if (n % 8 == 0) sweep(t, false);
     }
 }
 
 /* Readers that wait where their logs end, while clients produce: who waits does so for want of data. */
 static void wait_at_the_tail(sim *t) {
-    for (int n = 0; n < TAIL_ROUNDS && !t->failed && !dead(t) && !t->fenced; n++) {
+    for (int n = 0; n < TAIL_ROUNDS && !t->failed && !dead(t) && !t->node.fenced; n++) {
         t->tick++;
         for (uint64_t left = 1 + below(t, 3), turns = 2 * left; turns > 0; turns--) {
             task.start = turns % 2 ? start_produce : start_tail_fetch;
-            t->here = (unsigned)below(t, t->shards);
-            sim_world_on(t->world, t->here, run_start, t);
-            if (chance(t, 1, 2)) sim_world_run(t->world, below(t, 300) * SIM_MICROSECOND);
+            t->here = (unsigned)below(t, t->node.shards);
+            sim_world_on(t->node.world, t->here, run_start, t);
+            if (chance(t, 1, 2)) sim_world_run(t->node.world, below(t, 300) * SIM_MICROSECOND);
         }
         for (int left = 4; left > 0; left--) { /* answers that are held take the room of those that wait */
-            sim_world_run(t->world, TAIL_WAIT_MS / 8 * SIM_MILLISECOND);
+            sim_world_run(t->node.world, TAIL_WAIT_MS / 8 * SIM_MILLISECOND);
             sweep(t, true);
         }
         for (const operation *o = t->operations; o && !dead(t); o = o->next) {
@@ -1586,10 +1480,10 @@ static void wait_at_the_tail(sim *t) {
                               (long long)high);
             }
         }
-        sim_world_run(t->world, TAIL_WAIT_MS * SIM_MILLISECOND);
+        sim_world_run(t->node.world, TAIL_WAIT_MS * SIM_MILLISECOND);
         sweep(t, true);
     }
-    if (!t->failed && !dead(t) && !t->fenced && !nothing_pending(t)) {
+    if (!t->failed && !dead(t) && !t->node.fenced && !nothing_pending(t)) {
         violation(t, "operations at the tail do not end");
         tell_pending(t);
     }
@@ -1599,39 +1493,31 @@ static void wait_at_the_tail(sim *t) {
 static void come_to_rest(sim *t) {
     cnk_tier_stats s;
     cnk_wal_stats w;
-    sim_world_run(t->world, 60 * SIM_SECOND);
-    if (dead(t) || t->fenced) return;
+    sim_world_run(t->node.world, 60 * SIM_SECOND);
+    if (dead(t) || t->node.fenced) return;
     if (!nothing_pending(t)) {
         violation(t, "operations do not end");
         tell_pending(t);
     }
     for (int n = 0; n < 60 && !dead(t); n++) {
-        cnk_tier_stats_get(t->tier, &s);
-        cnk_wal_stats_get(t->wal, &w);
+        cnk_tier_stats_get(t->node.tier, &s);
+        cnk_wal_stats_get(t->node.wal, &w);
         if (s.files_waiting + s.files_kept == 0 && w.files_live <= 1) break;
-        sim_world_run(t->world, SIM_SECOND);
+        sim_world_run(t->node.world, SIM_SECOND);
     }
-    if (!dead(t) && !t->fenced && !t->failed && s.files_waiting > 0)
+    if (!dead(t) && !t->node.fenced && !t->failed && s.files_waiting > 0)
         violation(t, "%llu sealed files are never converted", (unsigned long long)s.files_waiting);
-    else if (!dead(t) && !t->fenced && !t->failed && w.files_live > 1)
+    else if (!dead(t) && !t->node.fenced && !t->failed && w.files_live > 1)
         violation(t, "%llu converted files are never freed", (unsigned long long)(w.files_live - 1));
-    if (!dead(t) && !t->failed && !t->fenced && consume_all(t)) wait_at_the_tail(t);
+    if (!dead(t) && !t->failed && !t->node.fenced && consume_all(t)) wait_at_the_tail(t);
 }
 
 static void orderly_stop(sim *t) {
     sweep(t, true);
-    sim_world_on(t->world, 0, run_drain, t);
-    bool ended = sim_world_run_until(t->world, is_drained, t, 100 * SIM_SECOND);
-    if (!ended && !dead(t)) violation(t, "draining the tier does not end");
-    if (!ended || dead(t)) return;
-    sim_world_on(t->world, 0, run_stop, t);
-    ended = sim_world_run_until(t->world, is_stopped, t, 100 * SIM_SECOND);
+    sim_node_stop(&t->node);
     if (dead(t)) return;
-    if (!ended) violation(t, "stopping does not end");
-    else if (t->stop_code && !t->faulty && !t->tight) violation(t, "stopping: %s", chronik_error_name(t->stop_code));
-    sim_world_run(t->world, SIM_SECOND);
     sweep(t, true);
-    if (dead(t) || t->failed || nothing_pending(t)) return;
+    if (t->failed || nothing_pending(t)) return;
     violation(t, "operations do not end when the broker is stopped");
     tell_pending(t);
 }
@@ -1647,16 +1533,16 @@ static void give_back(sim *t) {
         for (int n = 0; n < NAMES; n++) resolve(t, n, false);
         task.start = run_delete_all;
         t->here = 0;
-        sim_world_on(t->world, 0, run_start, t);
-        sim_world_run(t->world, 30 * SIM_SECOND);
+        sim_world_on(t->node.world, 0, run_start, t);
+        sim_world_run(t->node.world, 30 * SIM_SECOND);
     }
     if (t->failed) return;
     for (int n = 0; n < NAMES; n++)
         if (t->names[n].now) violation(t, "topic %s cannot be deleted", t->names[n].text);
     cnk_tier_stats s;
     cnk_wal_stats w;
-    cnk_tier_stats_get(t->tier, &s);
-    cnk_wal_stats_get(t->wal, &w);
+    cnk_tier_stats_get(t->node.tier, &s);
+    cnk_wal_stats_get(t->node.wal, &w);
     if (s.live_bytes > 100000 || s.pack_bytes > 2 * s.live_bytes + s.packs * 16384)
         violation(t, "no topic is left, but %llu packs with %llu bytes, %llu of them live", (unsigned long long)s.packs,
                   (unsigned long long)s.pack_bytes, (unsigned long long)s.live_bytes);
@@ -1668,36 +1554,36 @@ static void plan_faults(sim *t) {
     static const sim_op ops[] = {SIM_CREATE, SIM_WRITE, SIM_SYNC, SIM_ALLOCATE, SIM_RENAME, SIM_UNLINK, SIM_SYNC_DIR, SIM_OPEN,
                                  SIM_READ};
     if (chance(t, 1, 6)) {
-        sim_world_fail_next(t->world, ops[below(t, 9)], "packs", codes[below(t, 3)]);
-        t->faulty = true;
+        sim_world_fail_next(t->node.world, ops[below(t, 9)], "packs", codes[below(t, 3)]);
+        t->node.faulty = true;
     }
     if (chance(t, 1, 10)) {
-        sim_world_fail_in(t->world, 1 + below(t, 250), codes[below(t, 3)]);
-        t->faulty = true;
+        sim_world_fail_in(t->node.world, 1 + below(t, 250), codes[below(t, 3)]);
+        t->node.faulty = true;
     }
-    if (!t->faulty && chance(t, 1, 8)) {
+    if (!t->node.faulty && chance(t, 1, 8)) {
         sim_disk_space_set(t->disk, (UINT64_C(1200) << 10) + below(t, 3000) * 1024);
-        t->tight = true;
+        t->node.tight = true;
     }
 }
 
 static void life(sim *t, bool last) {
     boot(t);
     bool early = chance(t, 1, 5);
-    if (!last && chance(t, 1, 6)) sim_world_crash_in(t->world, 1 + below(t, 60)); /* while it starts */
+    if (!last && chance(t, 1, 6)) sim_world_crash_in(t->node.world, 1 + below(t, 60)); /* while it starts */
     if (!last && early) plan_faults(t);
-    if (start(t)) {
+    if (sim_node_open(&t->node) && !t->failed) {
         check_start(t);
-        if (!last && chance(t, 5, 6)) sim_world_crash_in(t->world, 1 + below(t, chance(t, 1, 4) ? 30 : 500));
+        if (!last && chance(t, 5, 6)) sim_world_crash_in(t->node.world, 1 + below(t, chance(t, 1, 4) ? 30 : 500));
         if (!t->failed && !dead(t) && chance(t, 1, 4)) (void)consume_all(t);
         if (!last && !early) plan_faults(t);
         if (!t->failed && !dead(t)) work(t, 60 + below(t, 300));
         if (last || chance(t, 1, 6)) {
             sim_disk_space_set(t->disk, UINT64_C(256) << 20);
-            if (!t->failed && !dead(t) && !t->fenced) come_to_rest(t);
+            if (!t->failed && !dead(t) && !t->node.fenced) come_to_rest(t);
             if (last && !t->failed) give_back(t);
         }
-        if (!t->failed && !dead(t) && !t->fenced && chance(t, 1, 3)) orderly_stop(t);
+        if (!t->failed && !dead(t) && !t->node.fenced && chance(t, 1, 3)) orderly_stop(t);
     }
     bool died = dead(t);
     shut(t);
@@ -1711,31 +1597,17 @@ static void life(sim *t, bool last) {
 }
 
 static void settings(sim *t) {
-    t->wal_options = (cnk_wal_options)CNK_WAL_OPTIONS_INIT;
-    t->wal_options.dir = "wal";
-    t->wal_options.file_bytes = 100000 + below(t, 200000);
-    t->wal_options.budget_bytes = t->wal_options.file_bytes * (6 + below(t, 8));
-    t->wal_options.cache_bytes = 1 << 20;
-    t->wal_options.unsynced_bytes_max = chance(t, 1, 3) ? 60000 : 64 << 20;
-    t->wal_options.linger_always = chance(t, 1, 6);
-    t->wal_options.seal_after_ms = chance(t, 1, 4) ? 300 : 1800000;
-    t->tier_options = (cnk_tier_options)CNK_TIER_OPTIONS_INIT;
-    t->tier_options.dir = "packs";
-    t->tier_options.retry_ms = 5;
-    t->tier_options.pool_bytes = 4 << 20;
-    t->tier_options.calm_bytes_per_s = chance(t, 1, 2) ? 0 : 10 << 20;
-    t->tier_options.row_cache_bytes = chance(t, 1, 2) ? 0 : 30000;
-    t->options = (cnk_broker_options)CNK_BROKER_OPTIONS_INIT;
-    memset(t->options.directory_id.bytes, 7, 16);
-    t->options.fetch_pinned_bytes_max = chance(t, 1, 3) ? 0 : 1 << 20;
-    t->options.fetch_cold_bytes_max = chance(t, 1, 3) ? 1 : 1 << 20;
-    t->options.fetch_ahead_bytes_max = chance(t, 1, 3) ? 0 : 1 << 20;
-    t->options.waiting_parts_max = chance(t, 1, 4) ? 3 : 10000;
-    t->options.ready = on_ready;
-    t->options.notice = on_notice;
-    t->options.fenced = on_fenced;
-    t->options.sealed = on_sealed;
-    t->options.hook_arg = t;
+    sim_node_init(&t->node, &t->rng, wrong, t);
+    t->node.trace = t->trace;
+    t->node.wal_options.unsynced_bytes_max = chance(t, 1, 3) ? 60000 : 64 << 20;
+    t->node.wal_options.linger_always = chance(t, 1, 6);
+    t->node.wal_options.seal_after_ms = chance(t, 1, 4) ? 300 : 1800000;
+    t->node.tier_options.calm_bytes_per_s = chance(t, 1, 2) ? 0 : 10 << 20;
+    t->node.tier_options.row_cache_bytes = chance(t, 1, 2) ? 0 : 30000;
+    t->node.options.fetch_pinned_bytes_max = chance(t, 1, 3) ? 0 : 1 << 20;
+    t->node.options.fetch_cold_bytes_max = chance(t, 1, 3) ? 1 : 1 << 20;
+    t->node.options.fetch_ahead_bytes_max = chance(t, 1, 3) ? 0 : 1 << 20;
+    t->node.options.waiting_parts_max = chance(t, 1, 4) ? 3 : 10000;
 }
 
 static bool run_seed(sim_run *run) {

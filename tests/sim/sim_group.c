@@ -20,12 +20,11 @@
 #include "base/rng.h"
 #include "broker/broker.h"
 #include "coord/machine.h"
+#include "sim/node_sim.h"
 #include "sim/program.h"
-#include "tier/tier.h"
 #include "wal/internal.h"
 
 enum {
-    SHARDS_MAX = 3,
     GROUPS = 2,
     ACTORS = 7,
     PARTITIONS = 5,
@@ -87,18 +86,11 @@ typedef struct sim {
     uint64_t seed, tick;
     cnk_rng rng;
     sim_disk *disk;
-    sim_world *world;
-    cnk_wal *wal;
-    cnk_tier *tier;
-    cnk_broker *broker;
-    unsigned shards;
-    cnk_wal_options wal_options;
-    cnk_tier_options tier_options;
-    cnk_broker_options options;
+    sim_node node;
     model groups[GROUPS];
     actor actors[ACTORS];
     operation *operations;
-    bool ready, stopped, stopping, draining, drained, fenced, faulty, failed, trace, calm, topic_made;
+    bool failed, trace, calm, topic_made;
     uint64_t calls, crashes, worlds;
     const char *ended;
     char what[SIM_WHAT_BYTES];
@@ -136,7 +128,7 @@ static void say(const sim *t, const char *format, ...) {
 
 static uint64_t below(sim *t, uint64_t n) { return cnk_rng_below(&t->rng, n); }
 static bool chance(sim *t, uint32_t a, uint32_t b) { return cnk_rng_chance(&t->rng, a, b); }
-static bool dead(const sim *t) { return sim_world_dead(t->world); }
+static bool dead(const sim *t) { return sim_node_dead(&t->node); }
 static cnk_text text(const char *s) { return (cnk_text){s, strlen(s)}; }
 
 /* ---- the model -------------------------------------------------------------------------------------------------- */
@@ -178,7 +170,7 @@ static operation *operation_new(sim *t, actor *a, cnk_coord_kind kind) {
     o->next = t->operations;
     t->operations = o;
     o->who = a;
-    o->shard = (unsigned)below(t, t->shards);
+    o->shard = (unsigned)below(t, t->node.shards);
     snprintf(o->group, sizeof o->group, "%s", t->groups[a->group].name);
     snprintf(o->id, sizeof o->id, "%s", a->id);
     snprintf(o->instance, sizeof o->instance, "%s", a->instance);
@@ -202,7 +194,7 @@ static operation *starting;
 static void run_start(void *arg) {
     sim *t = arg;
     operation *o = starting;
-    int rc = cnk_broker_group(cnk_broker_shard(t->broker, o->shard), &o->call);
+    int rc = cnk_broker_group(cnk_broker_shard(t->node.broker, o->shard), &o->call);
     if (rc == CNK_PENDING) return;
     if (rc < 0) o->call.call.error = rc;
     on_done(&o->call);
@@ -210,7 +202,7 @@ static void run_start(void *arg) {
 
 static void start(sim *t, operation *o) {
     starting = o;
-    sim_world_on(t->world, o->shard, run_start, t);
+    sim_world_on(t->node.world, o->shard, run_start, t);
 }
 
 static void start_join(sim *t, actor *a) {
@@ -415,7 +407,7 @@ static void own(sim *t, actor *a) {
 
 static void act(sim *t) {
     actor *a = &t->actors[below(t, ACTORS)];
-    uint64_t now = sim_world_now_ns(t->world);
+    uint64_t now = sim_world_now_ns(t->node.world);
     if (a->sleeps_until > now && !t->calm) return;
     if (!t->calm && chance(t, 1, 60)) { /* longer than its session, sometimes; what it has under way goes on */
         a->sleeps_until = now + below(t, 2 * SIM_SECOND);
@@ -424,7 +416,7 @@ static void act(sim *t) {
     if (a->op && !t->calm && chance(t, 1, 40)) { /* its connection breaks; the operation may be done all the same */
         canceling = a->op;
         if (chance(t, 1, 2)) a->op->who = NULL, a->op = NULL;
-        sim_world_on(t->world, canceling->shard, run_cancel, NULL);
+        sim_world_on(t->node.world, canceling->shard, run_cancel, NULL);
         return;
     }
     if (a->op) return;
@@ -451,13 +443,13 @@ static void sweep(sim *t) {
 }
 
 static void work(sim *t, uint64_t steps) {
-    for (uint64_t n = 0; n < steps && !t->failed && !dead(t) && !t->fenced; n++) {
+    for (uint64_t n = 0; n < steps && !t->failed && !dead(t) && !t->node.fenced; n++) {
         t->tick++;
         act(t);
         uint64_t ns = !t->calm && chance(t, 1, 100) ? 2 * SIM_SECOND
                       : chance(t, 1, 6)             ? below(t, 20 * SIM_MILLISECOND)
                                                     : below(t, 2000) * SIM_MICROSECOND;
-        sim_world_run(t->world, ns);
+        sim_world_run(t->node.world, ns);
         if (n % 8 == 0) sweep(t);
     }
 }
@@ -482,8 +474,8 @@ static bool settled(sim *t) {
 
 static void come_to_rest(sim *t) {
     t->calm = true;
-    for (int n = 0; n < 60 && !settled(t) && !t->failed && !dead(t) && !t->fenced; n++) work(t, 300);
-    if (!t->failed && !dead(t) && !t->fenced && !settled(t)) {
+    for (int n = 0; n < 60 && !settled(t) && !t->failed && !dead(t) && !t->node.fenced; n++) work(t, 300);
+    if (!t->failed && !dead(t) && !t->node.fenced && !settled(t)) {
         violation(t, "a group does not settle");
         for (int n = 0; n < ACTORS && t->trace; n++)
             printf("  actor %d of group %d: state %d, generation %d, id %s\n", n, t->actors[n].group, (int)t->actors[n].state,
@@ -495,48 +487,10 @@ static void come_to_rest(sim *t) {
 
 /* ---- worlds ----------------------------------------------------------------------------------------------------- */
 
-static bool is_ready(void *arg) { return ((sim *)arg)->ready || ((sim *)arg)->fenced; }
-static bool is_drained(void *arg) { return ((sim *)arg)->drained; }
-static bool is_stopped(void *arg) { return ((sim *)arg)->stopped; }
 static bool is_made(void *arg) { return ((sim *)arg)->topic_made; }
 
-static void on_ready(void *arg) { ((sim *)arg)->ready = true; }
-static void on_fenced(void *arg, const chronik_error *why) {
-    sim *t = arg;
-    t->fenced = true;
-    say(t, "fenced: %s", why->text);
-    if (!t->faulty && !dead(t)) violation(t, "the WAL is fenced: %s", why->text);
-}
-static void on_notice(void *arg, int code, const char *what) {
-    sim *t = arg;
-    say(t, "notice: %s", what);
-    if (code == CHRONIK_ECORRUPT && !dead(t) && !t->faulty) violation(t, "a notice: %s", what);
-}
-static void on_sealed(void *arg, uint32_t file_seq) { cnk_tier_sealed(((sim *)arg)->tier, file_seq); }
-static void on_damaged(void *arg, uint64_t stream, const chronik_error *what) {
-    sim *t = arg;
-    (void)stream;
-    if (!dead(t) && !t->faulty) violation(t, "damage is reported: %s", what->text);
-}
-static void on_drained(void *arg) { ((sim *)arg)->drained = true; }
-static void on_stopped(void *arg, int code) {
-    (void)code;
-    ((sim *)arg)->stopped = true;
-}
+static void wrong(void *arg, const char *sentence) { violation(arg, "%s", sentence); }
 static void on_made(cnk_create_topics *op) { ((sim *)op->arg)->topic_made = true; }
-static const cnk_tier_events tier_events = {NULL, NULL, on_damaged, NULL, NULL};
-
-static void run_drain(void *arg) {
-    sim *t = arg;
-    t->draining = true;
-    cnk_tier_drain(t->tier, on_drained, t);
-}
-static void run_stop(void *arg) {
-    sim *t = arg;
-    t->stopping = true;
-    cnk_broker_stop(t->broker, on_stopped, t);
-}
-static void run_tier_start(void *arg) { cnk_tier_start(((sim *)arg)->tier); }
 
 static cnk_create_topic making;
 static cnk_create_topics make;
@@ -546,62 +500,22 @@ static void run_make(void *arg) {
     make = (cnk_create_topics){.timeout_ms = 20000, .automatic = true, .coordinator = true, .topics = &making, .topic_count = 1,
                                .done = on_made, .arg = t};
     t->topic_made = false;
-    if (cnk_broker_create_topics(cnk_broker_shard(t->broker, 0), &make) < 0) t->topic_made = true;
-}
-
-static void print_trace(void *arg, const char *line) {
-    (void)arg;
-    puts(line);
+    if (cnk_broker_create_topics(cnk_broker_shard(t->node.broker, 0), &make) < 0) t->topic_made = true;
 }
 
 static void boot(sim *t) {
-    sim_world_options o = SIM_WORLD_OPTIONS_INIT;
-    t->shards = 1 + (unsigned)below(t, SHARDS_MAX);
-    o.loops = t->shards;
-    o.seed = below(t, UINT64_MAX);
-    o.coverage = coverage;
-    if (t->trace && getenv("SIM_TRACE_WORLD")) o.trace = print_trace;
-    t->world = sim_world_new(t->disk, &o);
-    t->ready = t->stopped = t->stopping = t->draining = t->drained = t->fenced = t->faulty = false;
-    t->wal = NULL;
-    t->tier = NULL;
-    t->broker = NULL;
+    sim_node_boot(&t->node, t->disk, &t->rng, coverage);
     t->worlds++;
     for (int n = 0; n < ACTORS; n++) t->actors[n].sleeps_until = 0; /* another clock */
-    say(t, "---- world %llu, %u shards, after %s", (unsigned long long)t->worlds, t->shards, t->ended ? t->ended : "nothing");
+    say(t, "---- world %llu, %u shards, after %s", (unsigned long long)t->worlds, t->node.shards, t->ended ? t->ended : "nothing");
 }
 
 /* false: not serving. */
 static bool open_all(sim *t) {
-    chronik_error err = CHRONIK_ERROR_INIT;
-    const chronik_loop *loops[SHARDS_MAX];
-    int rc = cnk_wal_open(sim_world_io(t->world), &t->wal_options, NULL, NULL, &err, &t->wal);
-    if (rc) t->wal = NULL;
-    if (rc == 0) {
-        rc = cnk_tier_open(sim_world_io(t->world), t->wal, &t->tier_options, &tier_events, t, &err, &t->tier);
-        if (rc) t->tier = NULL;
-    }
-    if (rc == 0) {
-        for (unsigned n = 0; n < t->shards; n++) loops[n] = sim_world_loop(t->world, n);
-        t->options.loops = loops;
-        t->options.shard_count = t->shards;
-        t->options.tier = t->tier;
-        t->options.cold = cnk_tier_cold(t->tier);
-        rc = cnk_broker_open(sim_world_io(t->world), t->wal, &t->options, &err, &t->broker);
-        if (rc) t->broker = NULL;
-    }
-    if (rc) {
-        if (!dead(t) && !t->faulty) violation(t, "it does not start: %s: %s", chronik_error_name(rc), err.text);
-        return false;
-    }
-    sim_world_on(t->world, 0, run_tier_start, t);
-    if (!sim_world_run_until(t->world, is_ready, t, 120 * SIM_SECOND) || dead(t) || !t->ready) {
-        if (!dead(t) && !t->faulty && !t->fenced) violation(t, "it does not become ready");
-        return false;
-    }
-    sim_world_on(t->world, 0, run_make, t);
-    if (!sim_world_run_until(t->world, is_made, t, 60 * SIM_SECOND)) {
-        if (!dead(t) && !t->faulty && !t->fenced) violation(t, "the topic of groups is not made");
+    if (!sim_node_open(&t->node)) return false;
+    sim_world_on(t->node.world, 0, run_make, t);
+    if (!sim_world_run_until(t->node.world, is_made, t, 60 * SIM_SECOND)) {
+        if (!dead(t) && !t->node.faulty && !t->node.fenced) violation(t, "the topic of groups is not made");
         return false;
     }
     return !t->failed && !dead(t);
@@ -610,65 +524,37 @@ static bool open_all(sim *t) {
 /* The members forget what they had under way, and nothing else: they do not know that the broker was away. */
 static void shut(sim *t) {
     bool was_dead = dead(t);
-    t->calls += sim_world_calls(t->world);
+    t->calls += sim_world_calls(t->node.world);
     if (was_dead) t->crashes++;
     for (int n = 0; n < ACTORS; n++) t->actors[n].op = NULL;
     for (operation *o = t->operations; o; o = o->next) o->who = NULL;
-    sim_world_kill(t->world);
-    if (t->broker) {
-        sim_world_limp(t->world);
-        if (!t->draining) sim_world_on(t->world, 0, run_drain, t);
-        (void)sim_world_run_until(t->world, is_drained, t, 1000 * SIM_SECOND);
-        if (!t->stopping) sim_world_on(t->world, 0, run_stop, t);
-        (void)sim_world_run_until(t->world, is_stopped, t, 1000 * SIM_SECOND);
-        if (!t->drained || !t->stopped) violation(t, "a dead broker cannot be stopped (drained %d)", t->drained);
-        for (int n = 0; n < 100000 && sim_world_jobs_waiting(t->world) > 0; n++) (void)sim_world_step(t->world);
-        sim_world_run(t->world, SIM_SECOND);
-        for (operation *o = t->operations; o; o = o->next)
-            if (!o->over) violation(t, "an operation does not end when the broker is stopped");
-    }
-    (void)sim_world_step(t->world);
-    cnk_broker_free(t->broker);
-    cnk_tier_free(t->tier);
-    cnk_wal_free(t->wal);
+    sim_node_kill(&t->node);
+    sim_node_end(&t->node);
+    for (operation *o = t->operations; o; o = o->next)
+        if (!o->over && t->node.broker) violation(t, "an operation does not end when the broker is stopped");
+    sim_node_free(&t->node);
     for (operation *o; (o = t->operations) != NULL;) {
         t->operations = o->next;
         free(o);
     }
-    sim_world_free(t->world);
-    t->world = NULL;
-    t->broker = NULL;
-    t->tier = NULL;
-    t->wal = NULL;
-}
-
-static void orderly_stop(sim *t) {
-    sim_world_on(t->world, 0, run_drain, t);
-    bool ended = sim_world_run_until(t->world, is_drained, t, 100 * SIM_SECOND);
-    if (!ended && !dead(t)) violation(t, "draining the tier does not end");
-    if (!ended || dead(t)) return;
-    sim_world_on(t->world, 0, run_stop, t);
-    ended = sim_world_run_until(t->world, is_stopped, t, 100 * SIM_SECOND);
-    if (!ended && !dead(t)) violation(t, "stopping does not end");
-    if (!dead(t)) sim_world_run(t->world, SIM_SECOND);
 }
 
 static void life(sim *t, bool last) {
     boot(t);
-    if (!last && chance(t, 1, 8)) sim_world_crash_in(t->world, 1 + below(t, 60));
+    if (!last && chance(t, 1, 8)) sim_world_crash_in(t->node.world, 1 + below(t, 60));
     if (!last && chance(t, 1, 12)) {
-        sim_world_fail_in(t->world, 1 + below(t, 250), CHRONIK_EIO);
-        t->faulty = true;
+        sim_world_fail_in(t->node.world, 1 + below(t, 250), CHRONIK_EIO);
+        t->node.faulty = true;
     }
     if (open_all(t)) {
-        if (!last && chance(t, 5, 6)) sim_world_crash_in(t->world, 1 + below(t, chance(t, 1, 4) ? 40 : 600));
-        if (chance(t, 1, 5)) sim_world_wall_jump(t->world, (int64_t)below(t, 100000000) - 50000000);
+        if (!last && chance(t, 5, 6)) sim_world_crash_in(t->node.world, 1 + below(t, chance(t, 1, 4) ? 40 : 600));
+        if (chance(t, 1, 5)) sim_world_wall_jump(t->node.world, (int64_t)below(t, 100000000) - 50000000);
         work(t, 200 + below(t, 600));
         if (last || chance(t, 1, 6)) {
-            if (last) sim_world_crash_in(t->world, 0);
-            if (!t->failed && !dead(t) && !t->fenced && !t->faulty) come_to_rest(t);
+            if (last) sim_world_crash_in(t->node.world, 0);
+            if (!t->failed && !dead(t) && !t->node.fenced && !t->node.faulty) come_to_rest(t);
         }
-        if (!t->failed && !dead(t) && !t->fenced && chance(t, 1, 3)) orderly_stop(t);
+        if (!t->failed && !dead(t) && !t->node.fenced && chance(t, 1, 3)) sim_node_stop(&t->node);
     }
     bool died = dead(t);
     shut(t);
@@ -681,30 +567,16 @@ static void life(sim *t, bool last) {
 }
 
 static void settings(sim *t) {
-    t->wal_options = (cnk_wal_options)CNK_WAL_OPTIONS_INIT;
-    t->wal_options.dir = "wal";
-    t->wal_options.file_bytes = 100000 + below(t, 200000);
-    t->wal_options.budget_bytes = t->wal_options.file_bytes * (6 + below(t, 8));
-    t->wal_options.cache_bytes = 1 << 20;
-    t->wal_options.unsynced_bytes_max = chance(t, 1, 3) ? 3000 : 64 << 20;
-    t->wal_options.linger_always = chance(t, 1, 6);
-    t->tier_options = (cnk_tier_options)CNK_TIER_OPTIONS_INIT;
-    t->tier_options.dir = "packs";
-    t->tier_options.retry_ms = 5;
-    t->tier_options.pool_bytes = 4 << 20;
-    t->options = (cnk_broker_options)CNK_BROKER_OPTIONS_INIT;
-    memset(t->options.directory_id.bytes, 7, 16);
-    t->options.offsets_partitions = 1 + (int32_t)below(t, 4);
-    t->options.groups.initial_delay_ms = 20 + (int32_t)below(t, 100);
-    t->options.groups.session_min_ms = 100;
-    t->options.groups.snapshot_records = 1 + (uint32_t)below(t, 40);
+    sim_node_init(&t->node, &t->rng, wrong, t);
+    t->node.trace = t->trace;
+    t->node.wal_options.unsynced_bytes_max = chance(t, 1, 3) ? 3000 : 64 << 20;
+    t->node.wal_options.linger_always = chance(t, 1, 6);
+    t->node.options.offsets_partitions = 1 + (int32_t)below(t, 4);
+    t->node.options.groups.initial_delay_ms = 20 + (int32_t)below(t, 100);
+    t->node.options.groups.session_min_ms = 100;
+    t->node.options.groups.snapshot_records = 1 + (uint32_t)below(t, 40);
     /* An empty group that has stored nothing is deleted at the next look, and its generations begin anew; as in Kafka. */
-    t->options.groups.offsets_check_ms = INT64_C(1) << 40;
-    t->options.ready = on_ready;
-    t->options.notice = on_notice;
-    t->options.fenced = on_fenced;
-    t->options.sealed = on_sealed;
-    t->options.hook_arg = t;
+    t->node.options.groups.offsets_check_ms = INT64_C(1) << 40;
 }
 
 static bool run_seed(sim_run *run) {
