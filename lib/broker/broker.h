@@ -711,6 +711,7 @@ void cnk_shard_stats_get(cnk_shard *shard, cnk_shard_stats *ret_stats); /* any t
 enum cnk_broker_bug {
     CNK_BROKER_BUG_NONE,
     CNK_BROKER_BUG_LOSE_WAKE, /* a fetch forgets that data has come while other shards had not answered */
+    CNK_BROKER_BUG_WATCH_BLIND, /* a watch does not look at what has happened before it was armed */
     CNK_BROKER_BUG_COUNT
 };
 extern enum cnk_broker_bug cnk_broker_bug;

@@ -2,6 +2,7 @@
  * answers are read. The rest is what the peer sends: as it is, or (flag 1) as frames, each with a two-byte length
  * before it, so that a fuzzer need not find the length out. At the end nothing may be left. */
 #include "../unit/kafka_client.h"
+#include "../unit/kafka_fake_broker.h"
 #include "base/rng.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -1,10 +1,12 @@
-/* A client for tests of lib/kafka: builds requests, feeds a connection, takes its answers apart. On the fake broker. */
+/* A client for tests of lib/kafka: builds requests, feeds a connection, takes its answers apart. */
 #ifndef CNK_TESTS_KAFKA_CLIENT_H
 #define CNK_TESTS_KAFKA_CLIENT_H
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
-#include "kafka_fake_broker.h"
+#include "kafka/internal.h"
 
 #define CLIENT_IN_MAX (8u << 20)
 

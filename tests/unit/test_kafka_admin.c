@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "kafka_client.h"
+#include "kafka_fake_broker.h"
 
 static cnk_kafka *kafka;
 static client c;

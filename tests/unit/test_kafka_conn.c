@@ -3,6 +3,7 @@
 
 #include "../oracle/random_message.h"
 #include "kafka_client.h"
+#include "kafka_fake_broker.h"
 
 static uint64_t seed = 1;
 static cnk_kafka *kafka;

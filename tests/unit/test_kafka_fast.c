@@ -4,6 +4,7 @@
 
 #include "../oracle/random_message.h"
 #include "kafka_client.h"
+#include "kafka_fake_broker.h"
 
 static uint64_t seed = 1;
 

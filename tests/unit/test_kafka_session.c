@@ -3,6 +3,7 @@
 
 #include "kafka/session.h"
 #include "kafka_client.h"
+#include "kafka_fake_broker.h"
 
 enum { PARTS = 5, MINUTE_S = 60, END = 1000 /* an offset at which all has been read */ };
 static const uint64_t SECOND = 1000000000;
