@@ -1,6 +1,6 @@
 /* Proves the protocol over a whole broker by simulation: idempotent producers with several requests in flight, readers with full
- * fetches and with sessions that add and forget partitions, of all versions from Fetch 4 and Produce 3 on; sockets that
- * give and take bytes in pieces, connections that break in the middle of anything, limits so small that all of them are met; kills,
+ * fetches and with sessions that add and forget partitions, of all versions, those that know nothing of batches too, and
+ * producers from Produce 3 on; a topic whose batches the broker compresses; sockets that give and take bytes in pieces, connections that break in the middle of anything, limits so small that all of them are met; kills,
  * power cuts and orderly stops between them, and another number of shards at each start.
  *
  *     sim_kafka [--seeds N] [--from S] [--bug NAME] [--trace] [--coverage] [--keep-going]
@@ -21,6 +21,7 @@
 #include "base/rng.h"
 #include "codec/codec.h"
 #include "kafka/conn.h"
+#include "record/message_set.h"
 #include "record/record.h"
 #include "sim/node_sim.h"
 #include "sim/program.h"
@@ -39,6 +40,10 @@ enum {
     IN_FLIGHT = 5, /* batches of a lane that are not acknowledged: max.in.flight.requests */
     UNDERWAY_MAX = 12,
     BATCHES_MAX = 20000,
+    RECORDS_MAX = 30, /* in a batch */
+    VALUE_MAX = 20000,
+    OLD_MAX = 700000, /* who gets no more than he asks for has to ask for the largest batch */
+    KEY_BYTES = 5, /* the batch's number, and the record's in it */
     WORLDS_MIN = 4,
     WORLDS_MAX = 20,
     CALLS_MIN = 400,
@@ -46,7 +51,7 @@ enum {
     REST_MS = 3000,
     LONG_WAIT_MS = 60000 /* of a reader at rest: far more than REST_MS */
 };
-#define T0 INT64_C(1500000000000) /* the base timestamp of batch n is T0 + 16 n */
+#define T0 INT64_C(1500000000000)
 
 typedef struct batch {
     uint8_t log, producer;
@@ -74,6 +79,7 @@ typedef struct lane { /* a producer's way to a partition */
 typedef struct place { /* a reader's, in a partition */
     bool wanted, known, changed; /* known: to the session; changed: since it was told */
     size_t index;                /* of the next batch in the model */
+    int done;                    /* records of it that have been read */
     int64_t offset;
 } place;
 
@@ -114,6 +120,7 @@ typedef struct sim {
     cnk_kafka_options kafka_options;
     cnk_kafka *kafka[SHARDS_MAX];
     cnk_uuid ids[TOPICS];
+    cnk_topic_setting compression; /* of the second topic */
     bool made, failed, trace, calm, quiet; /* calm: nothing is in the way; quiet: nothing new is produced */
     bool quiesced, buried; /* buried: dead, and ends what it had */
     peer peers[PEERS];
@@ -161,31 +168,38 @@ static bool dead(const sim *t) { return sim_node_dead(&t->node); }
 
 /* ---- batches and logs ------------------------------------------------------------------------------------------- */
 
-static void build(const sim *t, uint32_t number, cnk_writer *out) {
-    const batch *b = &t->batches[number];
-    cnk_batch_builder builder;
+/* Record i of the batch. */
+static void record_of(const sim *t, uint32_t number, int i, uint8_t *ret_key, uint8_t *ret_value) {
     cnk_rng rng;
-    uint8_t *value = malloc(b->value_len + 1);
-    cnk_rng_seed(&rng, t->seed * 1000003 + number);
+    cnk_store_be32(ret_key, number);
+    ret_key[4] = (uint8_t)i;
+    cnk_rng_seed(&rng, t->seed * 1000003 + number * 32 + (uint64_t)i);
+    cnk_rng_fill(&rng, ret_value, t->batches[number].value_len);
+}
+
+static void build(const sim *t, uint32_t number, cnk_writer *out) {
+    static uint8_t value[VALUE_MAX];
+    const batch *b = &t->batches[number];
+    uint8_t key[KEY_BYTES];
+    cnk_batch_builder builder;
     cnk_batch_builder_init(&builder, CNK_CODEC_NONE, CNK_CODEC_LEVEL_DEFAULT, 0);
     cnk_batch_builder_producer(&builder, t->peers[b->producer].producer_id, 0, b->sequence);
     for (int i = 0; i < b->count; i++) {
-        cnk_rng_fill(&rng, value, b->value_len);
-        const cnk_record_spec r = {.timestamp = T0 + 16 * (int64_t)number + i % 16, .value = value, .value_len = b->value_len};
+        record_of(t, number, i, key, value);
+        const cnk_record_spec r = {.timestamp = T0 + number, .key = key, .key_len = KEY_BYTES, .value = value, .value_len = b->value_len};
         if (cnk_batch_builder_add(&builder, &r)) abort();
     }
     cnk_writer_growing(out, 0);
     if (cnk_batch_builder_finish(&builder, out)) abort();
     cnk_batch_builder_free(&builder);
-    free(value);
 }
 
 static uint32_t batch_new(sim *t, int producer, int log) {
     if (t->batch_count + 1 >= BATCHES_MAX) return 0;
     batch *b = &t->batches[++t->batch_count];
     *b = (batch){.log = (uint8_t)log, .producer = (uint8_t)producer, .offset = -1};
-    b->count = (uint16_t)(1 + below(t, chance(t, 1, 6) ? 30 : 4));
-    b->value_len = (uint32_t)below(t, chance(t, 1, 20) && b->count < 5 ? 20000 : chance(t, 1, 3) ? 3000 : 200);
+    b->count = (uint16_t)(1 + below(t, chance(t, 1, 6) ? RECORDS_MAX : 4));
+    b->value_len = (uint32_t)below(t, chance(t, 1, 20) && b->count < 5 ? VALUE_MAX : chance(t, 1, 3) ? 3000 : 200);
     lane *l = &t->peers[producer].lanes[log];
     b->sequence = l->next_sequence;
     l->next_sequence += b->count;
@@ -201,36 +215,99 @@ static void placed(sim *t, uint32_t number, int64_t offset, const char *says) {
     b->offset = offset;
 }
 
-/* The next batch of a reader. */
-static void read_batch(sim *t, int log, place *at, const cnk_batch *got) {
+/* The next record of a reader: what its producer made of it, and where others have read it. */
+static void read_record(sim *t, int log, place *at, int64_t offset, const uint8_t *key, int64_t key_len, const uint8_t *value,
+                        int64_t value_len) {
+    static uint8_t same[VALUE_MAX];
+    uint8_t same_key[KEY_BYTES];
     log_model *l = &t->logs[log];
-    const int64_t number = (got->base_timestamp - T0) / 16;
-    if (got->base_offset != at->offset) {
-        violation(t, "log %d: a fetch from %lld goes on with %lld", log, (long long)at->offset, (long long)got->base_offset);
+    const uint32_t number = key_len == KEY_BYTES ? cnk_load_be32(key) : 0;
+    if (offset != at->offset) {
+        violation(t, "log %d: a fetch from %lld goes on with %lld", log, (long long)at->offset, (long long)offset);
         return;
     }
-    if (got->base_timestamp < T0 || number == 0 || number > t->batch_count || t->batches[number].log != log) {
-        violation(t, "log %d: offset %lld: a batch that nobody sent there", log, (long long)at->offset);
+    if (number == 0 || number > t->batch_count || t->batches[number].log != log || key[4] != at->done) {
+        violation(t, "log %d: offset %lld: a record that nobody sent there", log, (long long)offset);
         return;
     }
     batch *b = &t->batches[number];
-    cnk_writer same;
-    build(t, (uint32_t)number, &same);
-    const bool equal = same.len == got->len && memcmp(same.data + CNK_BATCH_CRC_FROM - 4, got->data + CNK_BATCH_CRC_FROM - 4,
-                                                      got->len - CNK_BATCH_CRC_FROM + 4) == 0;
-    cnk_writer_free(&same);
-    if (!equal) violation(t, "log %d: offset %lld: other bytes than were sent", log, (long long)at->offset);
-    placed(t, (uint32_t)number, at->offset, "an answer");
+    record_of(t, number, at->done, same_key, same);
+    if (value_len != b->value_len || memcmp(value, same, b->value_len) != 0)
+        violation(t, "log %d: offset %lld: other bytes than were sent", log, (long long)offset);
+    placed(t, number, offset - at->done, "an answer");
     if (at->index < l->count && l->batches[at->index] != number)
-        violation(t, "log %d: offset %lld: batch %lld, and others read %u", log, (long long)at->offset, (long long)number,
-                  l->batches[at->index]);
-    at->offset += b->count;
+        violation(t, "log %d: offset %lld: batch %u, and others read %u", log, (long long)offset, number, l->batches[at->index]);
+    at->offset++;
+    if (++at->done < b->count) return;
+    at->done = 0;
+    totals.batches_read++;
     if (at->index++ < l->count) return;
-    if (b->read) violation(t, "log %d: batch %lld is there twice", log, (long long)number);
+    if (b->read) violation(t, "log %d: batch %u is there twice", log, number);
     b->read = true;
     if (l->count == l->capacity) l->batches = realloc(l->batches, (l->capacity = 2 * l->capacity + 64) * sizeof *l->batches);
-    l->batches[l->count++] = (uint32_t)number;
+    l->batches[l->count++] = number;
     l->end = at->offset;
+}
+
+static void read_batches(sim *t, int log, place *at, const uint8_t *data, size_t len) {
+    for (size_t done = 0; done < len && !t->failed;) {
+        cnk_batch b;
+        cnk_records records;
+        cnk_record r;
+        if (cnk_batch_parse(data + done, len - done, &b) || cnk_records_open(&b, UINT32_MAX, &records)) {
+            violation(t, "log %d: what follows %lld is no batch", log, (long long)at->offset);
+            return;
+        }
+        if (done == 0 && b.base_offset != at->offset - at->done)
+            violation(t, "log %d: a fetch from %lld goes on with a batch at %lld", log, (long long)at->offset, (long long)b.base_offset);
+        int more = 0;
+        while (!t->failed && (more = cnk_records_next(&records, &r)) == 1)
+            if (r.offset >= at->offset) read_record(t, log, at, r.offset, r.key, r.key_len, r.value, r.value_len);
+        if (more < 0) violation(t, "log %d: the batch in front of %lld is malformed", log, (long long)at->offset);
+        cnk_records_close(&records);
+        done += b.len;
+    }
+}
+
+/* Compressed messages; in format 1 their offsets end with the wrapper's. */
+static void read_wrapper(sim *t, int log, place *at, const cnk_message *wrapper) {
+    cnk_writer opened;
+    cnk_writer_growing(&opened, 0);
+    const unsigned codec = cnk_message_codec(wrapper);
+    const int rc = codec == CNK_CODEC_LZ4 && wrapper->magic == 0
+                       ? cnk_codec_lz4_old_decompress(wrapper->value, wrapper->value_len, UINT32_MAX, &opened)
+                       : cnk_codec_decompress(codec, wrapper->value, wrapper->value_len, UINT32_MAX, &opened);
+    if (rc) violation(t, "log %d: the messages in front of %lld cannot be opened", log, (long long)wrapper->offset);
+    int64_t shift = 0;
+    for (int pass = wrapper->magic == 0; pass < 2 && !t->failed; pass++) { /* the first: the last one's offset */
+        cnk_reader set = cnk_reader_of(opened.data, opened.len);
+        cnk_message m;
+        int64_t last = 0;
+        while (cnk_message_next(&set, &m) == 1 && !t->failed) {
+            if (!cnk_message_crc_valid(&m) || cnk_message_open(&m)) violation(t, "log %d: a malformed message in a wrapper", log);
+            else if (pass == 1 && m.offset + shift >= at->offset)
+                read_record(t, log, at, m.offset + shift, m.key, m.key_len, m.value, m.value_len);
+            last = m.offset;
+        }
+        shift = wrapper->offset - last;
+    }
+    cnk_writer_free(&opened);
+}
+
+/* Formats 0 and 1: records one by one, the last one cut off. */
+static void read_set(sim *t, int log, place *at, const uint8_t *data, size_t len, int version) {
+    cnk_reader set = cnk_reader_of(data, len);
+    cnk_message m;
+    int more;
+    while ((more = cnk_message_next(&set, &m)) == 1 && !t->failed) {
+        if (m.magic != (version >= 2) || !cnk_message_crc_valid(&m) || cnk_message_open(&m)) {
+            violation(t, "log %d: what follows %lld is no message", log, (long long)at->offset);
+            return;
+        }
+        if (cnk_message_codec(&m)) read_wrapper(t, log, at, &m);
+        else if (m.offset >= at->offset) read_record(t, log, at, m.offset, m.key, m.key_len, m.value, m.value_len);
+    }
+    if (more < 0) violation(t, "log %d: what follows %lld is no message set", log, (long long)at->offset);
 }
 
 /* ---- requests ---------------------------------------------------------------------------------------------------- */
@@ -422,7 +499,10 @@ static void ask_fetch(sim *t, peer *p) {
             if (at->wanted && (!incremental || !at->known || at->changed))
                 parts[count++] = (cnk_fetch_request_fetch_partition){
                     .partition = n, .current_leader_epoch = -1, .fetch_offset = at->offset, .last_fetched_epoch = -1, .log_start_offset = -1,
-                    .partition_max_bytes = (int32_t)below(t, chance(t, 1, 2) ? 5000 : 100000), .high_watermark = INT64_MAX};
+                    .partition_max_bytes = p->version < 3         ? OLD_MAX
+                                           : chance(t, 1, 2) ? (int32_t)below(t, 5000)
+                                                             : (int32_t)below(t, 100000),
+                    .high_watermark = INT64_MAX};
             at->known = at->wanted && p->sessions;
             at->changed = false;
         }
@@ -471,17 +551,10 @@ static void fetched_part(sim *t, peer *p, const underway *u, int log, const cnk_
     if (part->high_watermark < u->ends[log])
         violation(t, "reader %d, log %d: high watermark %lld, after %lld was acknowledged", p->number, log,
                   (long long)part->high_watermark, (long long)u->ends[log]);
-    for (int32_t done = 0; done < part->records.len && !t->failed;) {
-        cnk_batch b;
-        if (cnk_batch_parse(part->records.data + done, (size_t)(part->records.len - done), &b)) {
-            violation(t, "reader %d, log %d: what follows %lld is no batch", p->number, log, (long long)at->offset);
-            return;
-        }
-        read_batch(t, log, at, &b);
-        at->changed = true;
-        done += (int32_t)b.len;
-        totals.batches_read++;
-    }
+    const int64_t before = at->offset;
+    if (part->records.len > 0 && u->version < 4) read_set(t, log, at, part->records.data, (size_t)part->records.len, u->version);
+    else if (part->records.len > 0) read_batches(t, log, at, part->records.data, (size_t)part->records.len);
+    at->changed |= at->offset != before;
     if (at->offset > part->high_watermark)
         violation(t, "reader %d, log %d: read to %lld, above the high watermark %lld", p->number, log, (long long)at->offset,
                   (long long)part->high_watermark);
@@ -594,7 +667,7 @@ static void disconnected(peer *p) {
 
 static void connect_peer(sim *t, peer *p) {
     p->shard = (unsigned)below(t, t->node.shards);
-    p->version = 4 + (int)below(t, 14);
+    p->version = chance(t, 1, 4) ? (int)below(t, 4) : 4 + (int)below(t, 14);
     p->sessions = p->version >= 7 && chance(t, 2, 3);
     if (p->reader && !t->calm) want_others(t, p);
 }
@@ -742,7 +815,8 @@ static bool is_made(void *arg) {
 static void run_make(void *arg) {
     sim *t = arg;
     for (int n = 0; n < TOPICS; n++)
-        making[n] = (cnk_create_topic){.name = {names[n], strlen(names[n])}, .partitions = PARTITIONS, .replication = -1};
+        making[n] = (cnk_create_topic){.name = {names[n], strlen(names[n])}, .partitions = PARTITIONS, .replication = -1,
+                                       .settings = &t->compression, .setting_count = (size_t)n};
     make = (cnk_create_topics){.timeout_ms = 20000, .topics = making, .topic_count = TOPICS, .done = on_made, .arg = t};
     make_done = false;
     if (cnk_broker_create_topics(cnk_broker_shard(t->node.broker, 0), &make) < 0) abort();
@@ -836,6 +910,9 @@ static void settings(sim *t) {
     t->node.options.fetch_pinned_bytes_max = chance(t, 1, 3) ? 0 : 1 << 20;
     t->node.options.fetch_cold_bytes_max = chance(t, 1, 3) ? 1 : 1 << 20;
     t->node.options.fetch_ahead_bytes_max = chance(t, 1, 3) ? 0 : 1 << 20;
+    static const char *const types[] = {"producer", "lz4", "gzip", "snappy", "uncompressed"};
+    const char *type = types[below(t, 5)];
+    t->compression = (cnk_topic_setting){{"compression.type", 16}, {type, strlen(type)}};
     t->kafka_options = (cnk_kafka_options)CNK_KAFKA_OPTIONS_INIT;
     t->kafka_options.frame_bytes_max = 600000;
     t->kafka_options.produce_bytes_max = 600000;
