@@ -1,7 +1,8 @@
-/* Proves the protocol over a whole broker by simulation: idempotent producers with several requests in flight, readers with full
- * fetches and with sessions that add and forget partitions, of all versions, those that know nothing of batches too, and
- * producers from Produce 3 on; a topic whose batches the broker compresses; sockets that give and take bytes in pieces, connections that break in the middle of anything, limits so small that all of them are met; kills,
- * power cuts and orderly stops between them, and another number of shards at each start.
+/* Proves the protocol over a whole broker by simulation: idempotent producers with several requests in flight; readers with
+ * full fetches, with sessions that add and forget partitions, and of old, who know nothing of batches; a topic whose batches
+ * the broker compresses; sockets that give and take bytes in pieces, connections that break in the middle of anything, limits
+ * so small that all of them are met; kills, power cuts and orderly stops between them, and another number of shards at each
+ * start.
  *
  *     sim_kafka [--seeds N] [--from S] [--bug NAME] [--trace] [--coverage] [--keep-going]
  *
