@@ -122,7 +122,8 @@ typedef struct sim {
     cnk_kafka *kafka[SHARDS_MAX];
     cnk_uuid ids[TOPICS];
     cnk_topic_setting compression; /* of the second topic */
-    bool made, failed, trace, calm, quiet; /* calm: nothing is in the way; quiet: nothing new is produced */
+    bool made, failed, trace;
+    bool calm, quiet, rested; /* nothing is in the way; nothing new is produced; for so long that all has settled */
     bool quiesced, buried; /* buried: dead, and ends what it had */
     peer peers[PEERS];
     log_model logs[LOGS];
@@ -707,7 +708,7 @@ static void run_peer(void *arg) {
     for (int64_t id; !t->failed && (id = client_next(&p->c, &body)) >= 0;) on_answer(t, p, (int32_t)id, &body);
     if (!t->failed && cnk_kafka_conn_wants(p->c.conn) & CNK_CONN_CLOSE) {
         const cnk_kafka_why why = cnk_kafka_conn_why(p->c.conn);
-        if ((why == CNK_KAFKA_PROTOCOL || t->calm) && !t->node.stopping && !dead(t))
+        if ((why == CNK_KAFKA_PROTOCOL || t->rested) && !t->node.stopping && !dead(t))
             violation(t, "peer %d is thrown out: %d", p->number, why);
         totals.closed++;
         disconnected(p);
@@ -771,6 +772,7 @@ static void come_to_rest(sim *t) {
         for (int log = 0; log < LOGS; log++) t->peers[n].places[log].wanted |= n == PRODUCERS; /* one reads all */
     all_turn(t, 3 * REST_MS);
     if (!t->failed && !dead(t)) check_rest(t);
+    t->rested = true;
     for (int n = 0; n < TAIL_ROUNDS && !t->failed && !dead(t); n++) {
         totals.rounds++;
         t->quiet = false;
@@ -782,7 +784,7 @@ static void come_to_rest(sim *t) {
         all_turn(t, REST_MS / 10);
         if (!t->failed && !dead(t)) check_rest(t);
     }
-    t->calm = t->quiet = false;
+    t->calm = t->quiet = t->rested = false;
 }
 
 /* ---- worlds ------------------------------------------------------------------------------------------------------ */
