@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/assert.h"
 #include "base/error.h"
@@ -18,9 +19,13 @@
 #include "base/mem.h"
 #include "io/posix.h"
 
-enum { STACK_BYTES = 1 << 20, THREAD_RETRY_NS = 1000000 };
+enum {
+    STACK_BYTES = 1 << 20,
+    THREAD_RETRY_NS = 1000000,
+    BACKGROUND_NICE = 5 /* what nobody waits for yields to what somebody does; with 15, packs fall behind their producers */
+};
 
-static int lane_init(cnk_lane *lane, const char *name, unsigned threads_max);
+static int lane_init(cnk_lane *lane, const char *name, unsigned threads_max, int niceness);
 static void lane_free(cnk_lane *lane);
 static void submit(void *self, unsigned lane, chronik_job *job);
 static uint64_t now_ns(void *self);
@@ -42,7 +47,8 @@ int cnk_posix_jobs_init(cnk_posix_jobs *jobs, unsigned read_threads, chronik_err
     };
     CNK_ASSERT(read_threads >= 1 && read_threads <= CNK_LANE_THREADS_MAX);
     for (unsigned i = 0; i < CHRONIK_LANE_COUNT; i++) {
-        int rc = lane_init(&jobs->lanes[i], names[i], i == CHRONIK_LANE_READ ? read_threads : 1);
+        int rc = lane_init(&jobs->lanes[i], names[i], i == CHRONIK_LANE_READ ? read_threads : 1,
+                           i == CHRONIK_LANE_BACKGROUND ? BACKGROUND_NICE : 0);
         if (rc != 0)
             return cnk_error(err, cnk_error_from_errno(rc), rc, "cannot make a job lane");
         jobs->lane_count = i + 1;
@@ -67,9 +73,10 @@ void cnk_posix_jobs_free(cnk_posix_jobs *jobs) {
     jobs->lane_count = 0;
 }
 
-static int lane_init(cnk_lane *lane, const char *name, unsigned threads_max) {
+static int lane_init(cnk_lane *lane, const char *name, unsigned threads_max, int niceness) {
     lane->name = name;
     lane->threads_max = threads_max;
+    lane->nice = niceness;
     lane->ready_end = &lane->ready;
     int rc = pthread_mutex_init(&lane->mutex, NULL);
     if (rc != 0)
@@ -135,6 +142,7 @@ static void *worker(void *arg) {
     cnk_lane *lane = arg;
 #ifdef __linux__
     pthread_setname_np(pthread_self(), lane->name);
+    if (lane->nice > 0) (void)!nice(lane->nice); /* there it is the thread's own */
 #endif
     pthread_mutex_lock(&lane->mutex);
     while (!lane->stopping) {

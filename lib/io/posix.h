@@ -32,6 +32,7 @@ extern const chronik_net_ops cnk_posix_net_ops;
 typedef struct cnk_lane {
     const char *name;
     unsigned threads_max;
+    int nice; /* more than the process's */
     pthread_mutex_t mutex;
     pthread_cond_t wake;
     pthread_t threads[CNK_LANE_THREADS_MAX];

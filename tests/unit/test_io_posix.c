@@ -15,6 +15,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -515,6 +516,35 @@ START_TEST(the_read_lane_has_two_threads) {
 }
 END_TEST
 
+#ifdef __linux__
+/* What nobody waits for yields: a thread's nice is its own. */
+static atomic_int niceness;
+
+static int64_t nice_step(chronik_job *job) {
+    (void)job;
+    atomic_store(&niceness, getpriority(PRIO_PROCESS, 0));
+    return CHRONIK_JOB_DONE;
+}
+
+static void nice_done(chronik_job *job) { cnk_event_loop_stop((cnk_event_loop *)job->loop->self); }
+
+START_TEST(the_background_lane_is_nice) {
+    cnk_event_loop *loop = NULL;
+    ck_assert_int_eq(cnk_event_loop_new(NULL, &error, &loop), 0);
+    const int own = getpriority(PRIO_PROCESS, 0);
+    for (unsigned lane = 0; lane < CHRONIK_LANE_COUNT; lane++) {
+        chronik_job job = {.loop = cnk_event_loop_get(loop), .step = nice_step, .done = nice_done};
+        io->jobs_ops->submit(io->jobs, lane, &job);
+        cnk_event_loop_run(loop);
+        const int at_most = own + 5 < 19 ? own + 5 : 19;
+        ck_assert_int_eq(atomic_load(&niceness), lane == CHRONIK_LANE_BACKGROUND ? at_most : own);
+    }
+    ck_assert_int_eq(getpriority(PRIO_PROCESS, 0), own);
+    cnk_event_loop_free(loop);
+}
+END_TEST
+#endif
+
 START_TEST(options_are_checked) {
     chronik_io *other = NULL;
     chronik_io_posix_options options = CHRONIK_IO_POSIX_OPTIONS_INIT;
@@ -590,6 +620,9 @@ int main(void) {
     tcase_add_test(t, delayed_jobs_hold_nobody_up);
     tcase_add_test(t, a_job_without_done_is_free_at_once);
     tcase_add_test(t, the_read_lane_has_two_threads);
+#ifdef __linux__
+    tcase_add_test(t, the_background_lane_is_nice);
+#endif
     tcase_add_test(t, options_are_checked);
 #ifdef CNK_TEST_HOOKS
     tcase_add_test(t, each_allocation_may_fail);
