@@ -114,11 +114,16 @@ static int check_want(const cnk_shard *shard, cnk_partition *p, cnk_fetch_want *
     return 0;
 }
 
-/* Small answers that nobody reads hold little, but much of the WAL's memory with it, and that is capped too. */
-static bool is_over(const cnk_shard *owner, uint32_t more) {
-    const cnk_broker_options *o = &owner->broker->options;
-    return owner->pinned_bytes + more > o->fetch_pinned_bytes_max ||
-           cnk_wal_port_held_bytes(cnk_shard_port(owner)) >= o->fetch_held_bytes_max;
+/* Small answers that nobody reads hold little, but much of the WAL's memory with it, and that is capped too. The last part of
+ * both is given in small answers only: large ones that nobody takes do not send whoever reads at the end to the files. */
+static bool is_over(const cnk_fetch_group *g, uint32_t more) {
+    const cnk_broker_options *o = &g->owner->broker->options;
+    uint64_t pinned_max = o->fetch_pinned_bytes_max, held_max = o->fetch_held_bytes_max;
+    if (g->pinned + more > CNK_FETCH_SMALL_BYTES) {
+        pinned_max -= pinned_max / CNK_FETCH_SMALL_PART;
+        held_max -= held_max / CNK_FETCH_SMALL_PART;
+    }
+    return g->owner->pinned_bytes + more > pinned_max || cnk_wal_port_held_bytes(cnk_shard_port(g->owner)) >= held_max;
 }
 
 /* Hot data up to the first batch that is not in memory; or, where the first one is not, what lies in files; or a hint
@@ -141,7 +146,7 @@ static int gather(cnk_fetch_group *g, cnk_fetch_want *w, const cnk_log *log) {
             }
             return 0;
         }
-        bool over = is_over(g->owner, piece.bytes);
+        bool over = is_over(g, piece.bytes);
         bool hot = piece.where == CNK_LOG_HOT && !over && g->slice_count < CNK_FETCH_SLICES_MAX;
         if (piece.where == CNK_LOG_HOT && over) cnk_counter_add(&g->owner->stats.pinned_refused, 1);
         if (taken > 0 && hot != (w->hot_bytes > 0)) return 0;

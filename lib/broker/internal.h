@@ -16,6 +16,8 @@
 /* Named limits (T8). */
 #define CNK_TIMESTAMP_JOBS_MAX 16 /* timestamp lookups that read at a time, for each shard; the rest waits in order */
 #define CNK_CONVERSIONS_MAX 4     /* conversions at a time, for each shard; the rest waits in order */
+#define CNK_FETCH_SMALL_BYTES 65536u /* up to it an answer from memory is small: … */
+#define CNK_FETCH_SMALL_PART 8u      /* … an eighth of the bytes that answers may pin or hold is given in small ones only */
 #define CNK_FETCH_CONVERTED_BYTES (UINT64_C(8) << 20) /* of message sets in one answer, but for its first batch */
 #define CNK_ADMIN_MAX 1000        /* administrative operations under way, for each shard */
 #define CNK_PRODUCE_TIMEOUT_MIN_MS 500 /* below it a timeout would only report the disk's ordinary pace */

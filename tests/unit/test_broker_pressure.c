@@ -1,6 +1,7 @@
 /* The broker at its limits: no room in the WAL, many requests at once, cancelled ones, slow readers, cold data. */
 #include "broker_world.h"
 #include "job_gate.h"
+#include "broker/internal.h"
 #include "wal/internal.h"
 
 static world w;
@@ -404,6 +405,54 @@ START_TEST(test_small_answers_hold_little) {
         call_wait(&e);
     }
     ck_assert_uint_eq(cnk_wal_port_held_bytes(cnk_shard_port(cnk_broker_shard(w.broker, 0))), 0);
+    world_free(&w);
+}
+END_TEST
+
+/* Large answers that nobody reads pin all that they may. Whoever reads a little at the end is served from memory, not from
+ * the files, whose buffers such readers have as well. */
+START_TEST(test_small_reads_pass_large_ones) {
+    enum { BATCHES = 60, LIMIT = 1 << 20, ANSWERS = 40 };
+    static held answers[ANSWERS];
+    cnk_shard_stats stats;
+    call e;
+    world_new(&w, 1);
+    world_close(&w);
+    w.options.fetch_pinned_bytes_max = LIMIT;
+    w.options.fetch_cold_bytes_max = 1;
+    world_open(&w);
+    ck_assert_int_eq(create(&w, "t", 1), 0);
+    for (int k = 0; k < BATCHES; k++) send(&many[k], 0, "t", 0, 1, no_producer, 20000, 600000);
+    for (int k = 0; k < BATCHES; k++) ck_assert_int_eq(await(&many[k]), 0);
+    int count = 0;
+    for (bool pinned = true; pinned; count++) {
+        held *a = &answers[count];
+        ck_assert_int_lt(count, ANSWERS);
+        cnk_shard_stats_get(cnk_broker_shard(w.broker, 0), &stats);
+        const uint64_t before = stats.pinned_bytes;
+        a->part = (cnk_fetch_part){.topic = text("t"), .leader_epoch = -1, .bytes_max = 200000};
+        a->op = (cnk_fetch){.min_bytes = 1, .bytes_max = 200000, .parts = &a->part, .part_count = 1};
+        call_begin(&w, 0, &a->c, fetch_start, &a->op);
+        ck_assert_int_eq(call_wait(&a->c), 0);
+        ck_assert_int_eq(read_part(&a->part).first, 0);
+        cnk_shard_stats_get(cnk_broker_shard(w.broker, 0), &stats);
+        pinned = stats.pinned_bytes > before + CNK_FETCH_SMALL_BYTES;
+    }
+    cnk_shard_stats_get(cnk_broker_shard(w.broker, 0), &stats);
+    ck_assert_uint_gt(stats.pinned_bytes, LIMIT - LIMIT / CNK_FETCH_SMALL_PART);
+    const uint64_t cold = stats.fetch_cold_bytes;
+    for (int i = 0; i < 5; i++) {
+        fetched f = fetch_from(&w, 0, "t", 0, BATCHES - 1, 30000, 0);
+        ck_assert_int_eq(f.error, 0);
+        ck_assert_int_eq(f.next, BATCHES);
+    }
+    cnk_shard_stats_get(cnk_broker_shard(w.broker, 0), &stats);
+    ck_assert_uint_eq(stats.fetch_cold_bytes, cold);
+    ck_assert_uint_le(stats.pinned.used, LIMIT);
+    for (int i = 0; i < count; i++) {
+        call_begin(&w, 0, &e, fetch_end_start, &answers[i].op);
+        call_wait(&e);
+    }
     world_free(&w);
 }
 END_TEST
@@ -839,6 +888,7 @@ static Suite *suite(void) {
     tcase_add_loop_test(tc, test_stop_under_load, 0, 2);
     tcase_add_loop_test(tc, test_cold_reads, 0, 2);
     tcase_add_test(tc, test_small_answers_hold_little);
+    tcase_add_test(tc, test_small_reads_pass_large_ones);
     tcase_add_loop_test(tc, test_reading_ahead, 0, 2);
     tcase_add_loop_test(tc, test_answers_of_old_data_are_limited, 0, 4);
     tcase_add_loop_test(tc, test_readers_share, 0, 2);
