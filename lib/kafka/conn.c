@@ -109,11 +109,18 @@ int cnk_kafka_conn_new(cnk_kafka *kafka, const char *listener, const chronik_add
     return 0;
 }
 
+/* It waits for a turn no longer. */
+static void turn_begun(cnk_kafka_conn *c) {
+    if (c->turn_left == 0) c->kafka->over_count--;
+    c->turn_left = UINT_MAX;
+}
+
 void cnk_kafka_conn_close(cnk_kafka_conn *conn) {
     cnk_kafka_conn *c = conn;
     if (!c) return;
     CNK_ASSERT(!c->closed);
     c->closed = c->must_close = true;
+    turn_begun(c);
     cnk_list_remove(&c->node);
     c->calls++;
     cnk_kafka_receive_drop(c);
@@ -157,7 +164,9 @@ void cnk_kafka_conn_wake(cnk_kafka_conn *c) {
 
 void cnk_kafka_conn_turn(cnk_kafka_conn *c) {
     c->many = c->turn_left == 0;
-    c->turn_left = CNK_KAFKA_TURN_REQUESTS;
+    turn_begun(c);
+    const unsigned share = CNK_KAFKA_TURN_REQUESTS / (c->kafka->over_count + 1);
+    c->turn_left = share < CNK_KAFKA_TURN_REQUESTS_MIN ? CNK_KAFKA_TURN_REQUESTS_MIN : share;
     c->calls++;
     cnk_kafka_receive_pump(c);
     c->calls--;

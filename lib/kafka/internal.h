@@ -25,7 +25,8 @@
 #define CNK_KAFKA_SPARE_BYTES_MAX (8u << 20) /* … so many bytes, and a quarter of it each, while there are connections */
 #define CNK_KAFKA_CROWD_LOOK_MS 2000       /* while somebody waits for memory: how often it is seen who keeps it, … */
 #define CNK_KAFKA_CROWD_ANSWER_BYTES 65536u /* … and the unsent bytes from which on an answer counts */
-#define CNK_KAFKA_TURN_REQUESTS 32       /* begun on one connection before others have their turn */
+#define CNK_KAFKA_TURN_REQUESTS 32       /* begun on one connection before others have their turn, … */
+#define CNK_KAFKA_TURN_REQUESTS_MIN 4    /* … and shared with all whose turn is over, but no fewer */
 #define CNK_KAFKA_POOL_MAX 128           /* requests kept for reuse */
 #define CNK_KAFKA_ARENA_CHUNK 4096u
 #define CNK_KAFKA_ARENA_BASE (256u << 10) /* a request may use it, and … */
@@ -290,6 +291,7 @@ struct cnk_kafka {
     cnk_kafka_chunk *spares[CNK_KAFKA_SPARES_MAX];
     size_t spare_count, spare_bytes; /* the one that was used last comes last */
     size_t chunk_count, conn_count, pool_count;
+    unsigned over_count; /* connections that wait for their next turn */
     size_t backlog_bytes;
     cnk_list pool;             /* requests for reuse */
     cnk_kafka_sessions sessions;

@@ -160,7 +160,7 @@ void cnk_kafka_dispatch(cnk_kafka_conn *c, cnk_kafka_chunk *home, const uint8_t 
     c->request_count++;
     c->running++;
     c->running_produce += api->key == CNK_KAFKA_API_PRODUCE;
-    c->turn_left--;
+    if (--c->turn_left == 0) c->kafka->over_count++;
     const int code = request_open(r, frame, len) ? api->handle(r) : CHRONIK_EPROTO;
     if (code == CNK_PENDING) {
         r->home = NULL;

@@ -654,6 +654,38 @@ START_TEST(a_turn_ends_after_some_requests) {
 }
 END_TEST
 
+/* Those whose turns are over share what one of them would have had; whoever leaves leaves his share to the others. */
+START_TEST(a_turn_is_shared) {
+    enum { PEERS = 20, REQUESTS = 40 };
+    static client c[PEERS];
+    cnk_writer one, all;
+    cnk_reader body;
+    cnk_api_versions_request v = {0};
+    kafka_open(NULL);
+    cnk_writer_growing(&all, 0);
+    for (int i = 0; i < REQUESTS; i++) {
+        client_frame(&one, CNK_KAFKA_API_API_VERSIONS, 0, i, &v);
+        cnk_write_bytes(&all, one.data, one.len);
+        cnk_writer_free(&one);
+    }
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < PEERS; i++) {
+            client_open(&c[i], kafka);
+            cnk_kafka_conn_turn(c[i].conn);
+            ck_assert_uint_gt(client_feed(&c[i], all.data, all.len, 0), 0);
+            client_drain(&c[i], SIZE_MAX);
+            int answers = 0, share = CNK_KAFKA_TURN_REQUESTS / (i + 1);
+            while (client_next(&c[i], &body) >= 0) answers++;
+            ck_assert_int_eq(answers, share < CNK_KAFKA_TURN_REQUESTS_MIN ? CNK_KAFKA_TURN_REQUESTS_MIN : share);
+            ck_assert_uint_eq(cnk_kafka_conn_wants(c[i].conn), CNK_CONN_TURN);
+        }
+        for (int i = 0; i < PEERS; i++) client_close(&c[i]);
+    }
+    cnk_writer_free(&all);
+    kafka_close();
+}
+END_TEST
+
 /* What comes behind a request that waits is kept, but not for any number of peers. */
 START_TEST(large_backlogs_are_bounded_together) {
     enum { CONNECTIONS = 400, BEHIND = 200000 };
@@ -959,6 +991,7 @@ int main(void) {
     tcase_add_test(t, a_waiter_that_leaves_lets_the_next_one_in);
     tcase_add_test(t, a_body_that_stops_is_closed);
     tcase_add_test(t, a_turn_ends_after_some_requests);
+    tcase_add_test(t, a_turn_is_shared);
     tcase_add_test(t, large_backlogs_are_bounded_together);
     tcase_add_test(t, a_slow_body_goes_where_others_wait);
     tcase_add_test(t, a_held_frame_goes_where_others_wait);
