@@ -1,6 +1,6 @@
 /* Listening, accepting, and moving bytes between sockets and lib/kafka. One connection belongs to one shard, and only
- * that shard's thread touches it. Sockets are watched level-triggered; a turn moves at most NODE_PUMP_BYTES_MAX of one
- * connection, so that a fast one starves nobody.
+ * that shard's thread touches it. Sockets are watched level-triggered; a turn receives at most NODE_PUMP_BYTES_MAX from one
+ * connection, and sends at most NODE_SEND_BYTES_MAX to all of them, so that fast ones starve nobody.
  *
  *     accept (shard 0) ─► message to the shard ─► pump ◄─► kafka conn
  *                                                  ▲
@@ -59,13 +59,43 @@ static node_close protocol_says(const node_conn *c) {
     }
 }
 
-/* Sends what waits. False: the connection is broken. *ret_blocked: the socket takes no more. */
-static bool pump_out(node_conn *c, bool *ret_blocked, bool *ret_moved) {
+/* The loop has been to all others. */
+static void run_send_again(chronik_post *post) {
+    node_shard *s = CNK_CONTAINER(post, node_shard, send_post);
+    s->send_posted = false;
+}
+
+/* Cuts large pieces to what may still be sent in this go. The number of pieces that are left; 0: nothing. */
+static int send_share(node_shard *s, struct iovec *iov, int n) {
+    size_t all = 0;
+    for (int i = 0; i < n; i++) all += iov[i].iov_len;
+    if (all <= NODE_SEND_SMALL_BYTES) return n;
+    if (!s->send_posted) {
+        s->send_posted = true;
+        s->send_left = NODE_SEND_BYTES_MAX;
+        s->send_post.run = run_send_again;
+        s->loop->ops->defer(s->loop->self, &s->send_post);
+    }
+    size_t left = s->send_left;
+    for (int i = 0; i < n; left -= iov[i++].iov_len) {
+        if (left == 0) return i;
+        if (iov[i].iov_len > left) iov[i].iov_len = left;
+    }
+    return n;
+}
+
+/* Sends what waits. False: the connection is broken. *ret_blocked: the socket takes no more; *ret_later: others have their turn. */
+static bool pump_out(node_conn *c, bool *ret_blocked, bool *ret_later, bool *ret_moved) {
     node_shard *s = c->shard;
     const chronik_io *io = s->node->io;
     struct iovec iov[NODE_IOV_MAX];
     int n = cnk_kafka_conn_send(c->kafka, iov, NODE_IOV_MAX);
     if (n <= 0) return true;
+    n = send_share(s, iov, n);
+    if (n == 0) {
+        *ret_blocked = *ret_later = true;
+        return true;
+    }
     size_t all = 0;
     for (int i = 0; i < n; i++) all += iov[i].iov_len;
     ssize_t sent = io->net_ops->send(io->net, c->fd, iov, n);
@@ -74,6 +104,7 @@ static bool pump_out(node_conn *c, bool *ret_blocked, bool *ret_moved) {
     if ((size_t)sent < all) *ret_blocked = true;
     if (sent == 0) return true;
     *ret_moved = true;
+    if (s->send_posted) s->send_left -= (size_t)sent < s->send_left ? (size_t)sent : s->send_left;
     cnk_counter_add(&s->sent_bytes, (uint64_t)sent);
     cnk_kafka_conn_sent(c->kafka, (size_t)sent);
     return true;
@@ -112,7 +143,7 @@ static void on_wake(void *arg);
  * readable: whether a read may find something; the loop tells as long as it watches. */
 static void pump(node_conn *c, bool readable) {
     node_shard *s = c->shard;
-    bool blocked = false, empty = !readable, moved = true;
+    bool blocked = false, later = false, empty = !readable, moved = true;
     size_t received = 0;
     unsigned wants = 0;
     node_close why = NODE_CLOSE_PEER;
@@ -124,7 +155,7 @@ static void pump(node_conn *c, bool readable) {
             why = protocol_says(c);
             goto close;
         }
-        if ((wants & CNK_CONN_SEND) && !blocked && !pump_out(c, &blocked, &moved)) goto close;
+        if ((wants & CNK_CONN_SEND) && !blocked && !pump_out(c, &blocked, &later, &moved)) goto close;
         if ((wants & CNK_CONN_RECV) && !empty && !s->draining && received < NODE_PUMP_BYTES_MAX) {
             size_t before = received;
             if (!pump_in(c, &empty, &received)) goto close;
@@ -136,10 +167,9 @@ static void pump(node_conn *c, bool readable) {
         why = NODE_CLOSE_SHUTDOWN;
         goto close;
     }
-    if (wants & CNK_CONN_TURN) { /* goes on after the others */
-        on_wake(c);
-        wants |= c->watched & CHRONIK_WATCH_READ ? (unsigned)CNK_CONN_RECV : 0u;
-    }
+    if (wants & CNK_CONN_TURN) wants |= c->watched & CHRONIK_WATCH_READ ? (unsigned)CNK_CONN_RECV : 0u;
+    if (later) wants &= ~(unsigned)CNK_CONN_SEND;
+    if (later || wants & CNK_CONN_TURN) on_wake(c); /* goes on after the others */
     unsigned watch = ((wants & CNK_CONN_RECV) && !s->draining ? (unsigned)CHRONIK_WATCH_READ : 0u) |
                      ((wants & CNK_CONN_SEND) ? (unsigned)CHRONIK_WATCH_WRITE : 0u);
     if (watch != c->watched) {

@@ -26,6 +26,8 @@
 enum {
     NODE_ACCEPTS_MAX = 4,         /* connections taken in one go, so that a storm of them starves nobody */
     NODE_PUMP_BYTES_MAX = 4 << 20, /* received from one connection in one go, likewise */
+    NODE_SEND_BYTES_MAX = 512 << 10, /* sent to all connections of a shard in one go, likewise; but small answers always go */
+    NODE_SEND_SMALL_BYTES = 64 << 10,
     NODE_IOV_MAX = 64,            /* pieces in one send */
     NODE_ADDRESS_TEXT = 96,
     NODE_LISTENERS_MAX = 3,
@@ -93,6 +95,9 @@ typedef struct node_shard {
     cnk_list calls;  /* node_call.link: begun, and not answered yet */
     chronik_post defer_post, stop_post, close_post, down_post;
     bool defer_posted;
+    size_t send_left; /* of this go, once something large has been sent */
+    chronik_post send_post;
+    bool send_posted;
     chronik_timer *sweep, *tick;
     bool sweep_set, draining, closed;
     cnk_counter conn_count, accepted, received_bytes, sent_bytes, closed_for[NODE_CLOSE_REASONS];

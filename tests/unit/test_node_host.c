@@ -24,6 +24,7 @@
 #include <chronik/node_loop.h>
 
 #include "base/mem.h"
+#include "node/internal.h"
 
 static char root[64];
 static chronik_error err;
@@ -62,6 +63,7 @@ static struct {
     int code;
     bool net; /* calls for sockets are counted, not those for files */
     bool full, broken; /* no space is given; no write succeeds */
+    size_t sent;       /* to sockets */
     char what[200];
 } faulty;
 
@@ -165,7 +167,10 @@ static ssize_t n_recv(void *n, int fd, const struct iovec *iov, int count) {
 }
 static ssize_t n_send(void *n, int fd, const struct iovec *iov, int count) {
     (void)n;
-    return must_fail(true, "send") ? faulty.code : faulty.inner->net_ops->send(faulty.inner->net, fd, iov, count);
+    if (must_fail(true, "send")) return faulty.code;
+    ssize_t sent = faulty.inner->net_ops->send(faulty.inner->net, fd, iov, count);
+    if (sent > 0) faulty.sent += (size_t)sent;
+    return sent;
 }
 static void n_close(void *n, int fd) { (void)n, faulty.inner->net_ops->close(faulty.inner->net, fd); }
 static const chronik_net_ops net_ops = {sizeof(chronik_net_ops), n_listen, n_accept, n_recv, n_send, n_close};
@@ -407,6 +412,52 @@ static void fresh(void) {
     memset(acked, 0, sizeof acked);
 }
 
+/* Readers with room in their sockets: in one turn of the loop all of them get no more than a share, so others have their turn soon;
+ * in the end all have all. */
+START_TEST(large_answers_go_out_in_shares) {
+    enum { READERS = 4, VALUES = 6, VALUE = 900000 };
+    static char value[VALUE], buffer[1 << 20];
+    static const unsigned char fetch[] = {0, 0, 0, 54, 0, 1, 0, 4, 0, 0, 0, 9, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 1,
+                                          1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 't', 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                                          1, 0, 0, 0};
+    ck_assert_uint_eq(sizeof fetch, 58);
+    fresh();
+    host h = host_new();
+    ck_assert_int_eq(host_make(&h), 0);
+    ck_assert_msg(start(&h), "%s", err.text);
+    ck_assert_int_eq(chronik_topic_create(h.node, "t", NULL, h.queue, NULL), 0);
+    ck_assert_int_eq(await_code(&h), 0);
+    chronik_record r = CHRONIK_RECORD_INIT;
+    r.value = value;
+    r.value_len = VALUE;
+    for (int i = 0; i < VALUES; i++) {
+        ck_assert_int_eq(chronik_produce(h.node, "t", 0, &r, 1, h.queue, NULL), 0);
+        ck_assert_int_eq(await_code(&h), 0);
+    }
+    int fds[READERS];
+    size_t got[READERS] = {0}, most = 0;
+    for (int i = 0; i < READERS; i++) {
+        fds[i] = client(chronik_node_address(h.node, "kafka"));
+        ck_assert_int_eq(write(fds[i], fetch, sizeof fetch), (ssize_t)sizeof fetch);
+    }
+    for (int whole = 0; whole < READERS;) {
+        faulty.sent = 0;
+        event_base_loop(h.base, EVLOOP_ONCE);
+        if (faulty.sent > most) most = faulty.sent;
+        whole = 0;
+        for (int i = 0; i < READERS; i++) {
+            for (ssize_t n; (n = read(fds[i], buffer, sizeof buffer)) > 0;) got[i] += (size_t)n;
+            whole += got[i] > (size_t)VALUES * VALUE;
+        }
+    }
+    ck_assert_uint_le(most, 2 * NODE_SEND_BYTES_MAX); /* of its events, and of its messages */
+    ck_assert_uint_gt(most, NODE_SEND_BYTES_MAX / 2);
+    for (int i = 0; i < READERS; i++) close(fds[i]);
+    stop(&h);
+    host_free(&h);
+}
+END_TEST
+
 #ifndef __SANITIZE_THREAD__
 START_TEST(no_thread_but_the_hosts) {
     fresh();
@@ -603,6 +654,7 @@ int main(void) {
     TCase *t = tcase_create("host");
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_set_timeout(t, 0);
+    tcase_add_test(t, large_answers_go_out_in_shares);
 #ifndef __SANITIZE_THREAD__
     tcase_add_test(t, no_thread_but_the_hosts);
     tcase_add_test(t, no_thread_but_the_shards);
