@@ -299,7 +299,7 @@ static inline void fake_do_group(cnk_group_call *op) {
     for (size_t t = 0; t < call->topic_count; t++)
         for (size_t i = 0; i < call->topics[t].offset_count; i++) {
             cnk_coord_offset *o = &call->topics[t].offsets[i];
-            o->offset = 100 + o->partition;
+            o->offset = INT64_C(100) + o->partition;
             o->leader_epoch = 5;
             o->metadata = (cnk_text){"m", 1};
         }
