@@ -7,14 +7,27 @@
 
 #define STOP_NS (1000 * SIM_SECOND)
 
-static void wrong(sim_node *node, const char *format, ...) CHRONIK_PRINTF(2, 3);
-static void wrong(sim_node *node, const char *format, ...) {
-    char text[512];
+void sim_node_wrong(sim_node *node, const char *format, ...) {
+    char *what = node->run->what;
+    if (node->failed) return;
+    node->failed = true;
     va_list args;
     va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
+    const int used = snprintf(what, SIM_WHAT_BYTES, "world %llu, after %s: ", (unsigned long long)node->run->worlds,
+                              node->ended ? node->ended : "nothing");
+    vsnprintf(what + used, SIM_WHAT_BYTES - (size_t)used, format, args);
     va_end(args);
-    node->wrong(node->arg, text);
+    if (node->run->trace) printf("VIOLATION %s\n", what);
+}
+
+void sim_node_say(const sim_node *node, const char *format, ...) {
+    if (!node->run->trace) return;
+    va_list args;
+    va_start(args, format);
+    printf("  [%llu us] ", (unsigned long long)(sim_world_now_ns(node->world) / SIM_MICROSECOND));
+    vprintf(format, args);
+    putchar('\n');
+    va_end(args);
 }
 
 static bool sound(const sim_node *node) { return !sim_node_dead(node) && !node->faulty; }
@@ -27,24 +40,24 @@ static void on_ready(void *arg) { ((sim_node *)arg)->ready = true; }
 static void on_fenced(void *arg, const chronik_error *why) {
     sim_node *node = arg;
     node->fenced = true;
-    if (node->trace) printf("  fenced: %s\n", why->text);
-    if (sound(node)) wrong(node, "the WAL is fenced: %s", why->text);
+    sim_node_say(node, "fenced: %s", why->text);
+    if (sound(node)) sim_node_wrong(node, "the WAL is fenced: %s", why->text);
 }
 static void on_notice(void *arg, int code, const char *text) {
     sim_node *node = arg;
-    if (node->trace) printf("  notice: %s\n", text);
-    if (code == CHRONIK_ECORRUPT && sound(node)) wrong(node, "a notice: %s", text);
+    sim_node_say(node, "notice: %s", text);
+    if (code == CHRONIK_ECORRUPT && sound(node)) sim_node_wrong(node, "a notice: %s", text);
 }
 static void on_sealed(void *arg, uint32_t file_seq) { cnk_tier_sealed(((sim_node *)arg)->tier, file_seq); }
 static void on_damaged(void *arg, uint64_t stream, const chronik_error *what) {
     sim_node *node = arg;
-    if (sound(node)) wrong(node, "damage of stream %llu is reported: %s", (unsigned long long)stream, what->text);
+    if (sound(node)) sim_node_wrong(node, "damage of stream %llu is reported: %s", (unsigned long long)stream, what->text);
 }
 static void on_drained(void *arg) { ((sim_node *)arg)->drained = true; }
 static void on_stopped(void *arg, int code) {
     sim_node *node = arg;
     node->stopped = true;
-    if (code && sound(node) && !node->tight) wrong(node, "stopping: %s", chronik_error_name(code));
+    if (code && sound(node) && !node->tight) sim_node_wrong(node, "stopping: %s", chronik_error_name(code));
 }
 static const cnk_tier_events tier_events = {NULL, NULL, on_damaged, NULL, NULL};
 
@@ -66,9 +79,12 @@ static void run_tier_start(void *arg) { cnk_tier_start(((sim_node *)arg)->tier);
 
 /* ---- life ------------------------------------------------------------------------------------------------------- */
 
-void sim_node_init(sim_node *node, cnk_rng *rng, void (*say_wrong)(void *arg, const char *sentence), void *arg) {
+void sim_node_init(sim_node *node, sim_run *run, cnk_rng *rng) {
+    sim_disk_options disk = SIM_DISK_OPTIONS_INIT;
+    disk.no_direct = cnk_rng_chance(rng, 1, 8);
     *node = (sim_node){.wal_options = CNK_WAL_OPTIONS_INIT, .tier_options = CNK_TIER_OPTIONS_INIT, .options = CNK_BROKER_OPTIONS_INIT,
-                       .wrong = say_wrong, .arg = arg};
+                       .run = run, .rng = rng};
+    node->disk = sim_disk_new(cnk_rng_below(rng, UINT64_MAX), &disk);
     node->wal_options.dir = "wal";
     node->wal_options.file_bytes = 100000 + cnk_rng_below(rng, 200000);
     node->wal_options.budget_bytes = node->wal_options.file_bytes * (6 + cnk_rng_below(rng, 8));
@@ -89,15 +105,28 @@ static void print_line(void *arg, const char *line) {
     puts(line);
 }
 
-void sim_node_boot(sim_node *node, sim_disk *disk, cnk_rng *rng, sim_coverage *coverage) {
+bool sim_node_over(sim_node *node) {
+    sim_disk_free(node->disk);
+    return !node->failed;
+}
+
+bool sim_node_goes_on(const sim_node *node, uint64_t worlds_min, uint64_t worlds_max, uint64_t calls_min) {
+    const sim_run *run = node->run;
+    return !node->failed && run->worlds < worlds_max && (run->calls < calls_min || run->crashes == 0 || run->worlds < worlds_min);
+}
+
+void sim_node_boot(sim_node *node) {
     sim_world_options o = SIM_WORLD_OPTIONS_INIT;
-    o.loops = node->shards = 1 + (unsigned)cnk_rng_below(rng, SIM_NODE_SHARDS_MAX);
-    o.seed = cnk_rng_below(rng, UINT64_MAX);
-    o.coverage = coverage;
-    if (node->trace && getenv("SIM_TRACE_WORLD")) o.trace = print_line;
-    node->world = sim_world_new(disk, &o);
-    node->ready = node->fenced = node->draining = node->drained = node->stopping = node->stopped = false;
+    o.loops = node->shards = 1 + (unsigned)cnk_rng_below(node->rng, SIM_NODE_SHARDS_MAX);
+    o.seed = cnk_rng_below(node->rng, UINT64_MAX);
+    o.coverage = node->run->coverage;
+    if (node->run->trace && getenv("SIM_TRACE_WORLD")) o.trace = print_line;
+    node->world = sim_world_new(node->disk, &o);
+    node->ready = node->fenced = node->draining = node->drained = node->stopping = node->stopped = node->died = false;
     node->faulty = node->tight = false;
+    node->run->worlds++;
+    sim_node_say(node, "---- world %llu, %u shards, after %s", (unsigned long long)node->run->worlds, node->shards,
+                 node->ended ? node->ended : "nothing");
 }
 
 bool sim_node_open(sim_node *node) {
@@ -116,12 +145,12 @@ bool sim_node_open(sim_node *node) {
         if (rc) node->broker = NULL;
     }
     if (rc) {
-        if (sound(node) && !(node->tight && rc == CHRONIK_ENOSPC)) wrong(node, "it does not start: %s: %s", chronik_error_name(rc), err.text);
+        if (sound(node) && !(node->tight && rc == CHRONIK_ENOSPC)) sim_node_wrong(node, "it does not start: %s: %s", chronik_error_name(rc), err.text);
         return false;
     }
     sim_world_on(node->world, 0, run_tier_start, node);
     (void)sim_world_run_until(node->world, is_ready, node, 120 * SIM_SECOND);
-    if (!node->ready && !node->fenced && !node->tight && sound(node)) wrong(node, "it does not become ready");
+    if (!node->ready && !node->fenced && !node->tight && sound(node)) sim_node_wrong(node, "it does not become ready");
     return node->ready && !sim_node_dead(node);
 }
 
@@ -133,11 +162,14 @@ void sim_node_stop(sim_node *node) {
         ended = sim_world_run_until(node->world, is_stopped, node, 100 * SIM_SECOND);
     }
     if (sim_node_dead(node)) return;
-    if (!ended) wrong(node, "%s does not end", node->stopping ? "stopping" : "draining the tier");
+    if (!ended) sim_node_wrong(node, "%s does not end", node->stopping ? "stopping" : "draining the tier");
     else sim_world_run(node->world, SIM_SECOND);
 }
 
 void sim_node_kill(sim_node *node) {
+    node->died = sim_node_dead(node);
+    node->run->calls += sim_world_calls(node->world);
+    node->run->crashes += node->died;
     sim_world_kill(node->world);
     if (node->broker) sim_world_limp(node->world);
 }
@@ -148,7 +180,7 @@ void sim_node_end(sim_node *node) {
     (void)sim_world_run_until(node->world, is_drained, node, STOP_NS);
     if (!node->stopping) sim_world_on(node->world, 0, run_stop, node);
     (void)sim_world_run_until(node->world, is_stopped, node, STOP_NS);
-    if (!node->drained || !node->stopped) wrong(node, "a dead broker cannot be stopped (drained %d)", node->drained);
+    if (!node->drained || !node->stopped) sim_node_wrong(node, "a dead broker cannot be stopped (drained %d)", node->drained);
     for (int n = 0; n < 100000 && sim_world_jobs_waiting(node->world) > 0; n++) (void)sim_world_step(node->world);
     sim_world_run(node->world, SIM_SECOND);
 }
@@ -163,4 +195,10 @@ void sim_node_free(sim_node *node) {
     node->tier = NULL;
     node->wal = NULL;
     node->world = NULL;
+    node->ended = node->died ? "a kill" : "an exit";
+    sim_disk_crash(node->disk, SIM_CRASH_PROCESS);
+    if (cnk_rng_chance(node->rng, 1, 2)) {
+        node->ended = "a power cut";
+        sim_disk_crash(node->disk, SIM_CRASH_POWER);
+    }
 }

@@ -20,7 +20,6 @@
  * With --bug a known mistake is put back; the run then succeeds when it is found, and says after how many seeds.
  *
  * Exit code 0: all seeds clean (or the bug found). The last line is `N passed, M failed`. */
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +31,6 @@
 #include "codec/codec.h"
 #include "record/record.h"
 #include "sim/node_sim.h"
-#include "sim/program.h"
 #include "wal/internal.h"
 
 enum {
@@ -166,7 +164,6 @@ struct operation {
 typedef struct sim {
     uint64_t seed, tick;
     cnk_rng rng;
-    sim_disk *disk;
     sim_node node;
     unsigned here; /* whose callback runs */
     topic_name names[NAMES];
@@ -177,41 +174,15 @@ typedef struct sim {
     uint32_t batch_count;
     cnk_map producer_ids, streams; /* every one that was ever given */
     operation *operations;
-    bool failed, trace;
-    uint64_t calls, crashes, worlds;
-    const char *ended;
-    char what[SIM_WHAT_BYTES];
 } sim;
 
 static sim *the_sim;
-static sim_coverage *coverage;
 static struct {
     uint64_t produced, acked, duplicates, read, topics, deleted, packs, scans, refused, grown, altered, cut;
 } totals;
 
-static void violation(sim *t, const char *format, ...) CHRONIK_PRINTF(2, 3);
-static void violation(sim *t, const char *format, ...) {
-    if (t->failed) return;
-    t->failed = true;
-    va_list args;
-    va_start(args, format);
-    int used = snprintf(t->what, sizeof t->what, "world %llu, after %s: ", (unsigned long long)t->worlds,
-                        t->ended ? t->ended : "nothing");
-    vsnprintf(t->what + used, sizeof t->what - (size_t)used, format, args);
-    va_end(args);
-    if (t->trace) printf("VIOLATION %s\n", t->what);
-}
-
-static void say(const sim *t, const char *format, ...) CHRONIK_PRINTF(2, 3);
-static void say(const sim *t, const char *format, ...) {
-    if (!t->trace) return;
-    va_list args;
-    va_start(args, format);
-    printf("  [%llu] ", (unsigned long long)t->tick);
-    vprintf(format, args);
-    putchar('\n');
-    va_end(args);
-}
+#define violation(t, ...) sim_node_wrong(&(t)->node, __VA_ARGS__)
+#define say(t, ...) sim_node_say(&(t)->node, __VA_ARGS__)
 
 static uint64_t below(sim *t, uint64_t n) { return cnk_rng_below(&t->rng, n); }
 static bool chance(sim *t, uint32_t a, uint32_t b) { return cnk_rng_chance(&t->rng, a, b); }
@@ -339,7 +310,7 @@ static bool check_batch(sim *t, incarnation *i, int partition, const cnk_batch *
         return false;
     }
     placed(t, i, partition, (uint32_t)number, got->base_offset, "an answer");
-    if (t->failed) return false;
+    if (t->node.failed) return false;
     if (got->leader_epoch > t->names[i->name].epochs[partition] || got->leader_epoch < 1) {
         violation(t, "%s: offset %lld has leader epoch %d, its leader %d", where, (long long)got->base_offset,
                   got->leader_epoch, t->names[i->name].epochs[partition]);
@@ -710,8 +681,8 @@ static uint32_t slices_crc(const operation *o) {
 static int64_t check_slices(sim *t, incarnation *i, const cnk_fetch_part *part) {
     int64_t next = -1;
     uint64_t bytes = 0;
-    for (size_t s = 0; s < part->slice_count && !t->failed; s++)
-        for (size_t at = 0; at < part->slices[s].iov_len && !t->failed;) {
+    for (size_t s = 0; s < part->slice_count && !t->node.failed; s++)
+        for (size_t at = 0; at < part->slices[s].iov_len && !t->node.failed;) {
             cnk_batch b;
             const uint8_t *p = (const uint8_t *)part->slices[s].iov_base + at;
             if (cnk_batch_parse(p, part->slices[s].iov_len - at, &b)) {
@@ -725,13 +696,13 @@ static int64_t check_slices(sim *t, incarnation *i, const cnk_fetch_part *part) 
                                       : b.base_offset != next))
                 violation(t, "%s: a fetch from %lld goes on with %lld after %lld", label(t, i, part->partition),
                           (long long)part->offset, (long long)b.base_offset, (long long)next);
-            if (!t->failed) check_batch(t, i, part->partition, &b);
+            if (!t->node.failed) check_batch(t, i, part->partition, &b);
             next = b.base_offset + b.last_offset_delta + 1;
             at += b.len;
             bytes += b.len;
         }
-    if (!t->failed && bytes != part->bytes) violation(t, "%s: bytes are miscounted", label(t, i, part->partition));
-    if (!t->failed && next > part->high_watermark)
+    if (!t->node.failed && bytes != part->bytes) violation(t, "%s: bytes are miscounted", label(t, i, part->partition));
+    if (!t->node.failed && next > part->high_watermark)
         violation(t, "%s: offset %lld is served, above the high watermark %lld", label(t, i, part->partition),
                   (long long)next - 1, (long long)part->high_watermark);
     return next;
@@ -888,7 +859,7 @@ static void listed(sim *t, operation *o, int n) {
         if (part->offset >= 0 && part->offset < o->starts[n])
             violation(t, "%s: offset %lld is found by its timestamp, and was deleted", where, (long long)part->offset);
         int64_t end = part->offset < 0 ? o->high_watermarks[n] : part->offset;
-        for (int64_t at = l->start_unsure; at <= end && at < l->capacity && !t->failed; at++) {
+        for (int64_t at = l->start_unsure; at <= end && at < l->capacity && !t->node.failed; at++) {
             const cell *c = &l->cells[at];
             int64_t timestamp = T0 + 16 * (int64_t)c->batch + c->record % 16;
             if (c->batch != 0 && at != part->offset && at < end && timestamp >= part->timestamp)
@@ -1249,8 +1220,6 @@ static void tell_pending(const sim *t) {
 
 static bool is_over(void *arg) { return ((operation *)arg)->over; }
 
-static void wrong(void *arg, const char *sentence) { violation(arg, "%s", sentence); }
-
 /* ---- the whole of a partition, read by a consumer ------------------------------------------------------------------ */
 
 typedef struct producer_seen { int64_t id; int32_t next; } producer_seen;
@@ -1263,7 +1232,7 @@ static void check_order(sim *t, incarnation *i, int partition, int64_t start, in
     uint32_t last_of_client[CLIENTS] = {0};
     for (uint32_t n = 1; n <= t->batch_count; n++) t->batches[n].found = 0;
     while (start < l->capacity && start > 0 && l->cells[start].batch != 0 && l->cells[start].record > 0) start--;
-    for (int64_t at = start; at < end && !t->failed;) {
+    for (int64_t at = start; at < end && !t->node.failed;) {
         const cell *c = &l->cells[at];
         if (at >= l->capacity || c->batch == 0 || c->epoch == 0) {
             violation(t, "%s: offset %lld was not read", label(t, i, partition), (long long)at);
@@ -1299,15 +1268,15 @@ static void check_order(sim *t, incarnation *i, int partition, int64_t start, in
 /* false: the world has died, or an answer is missing for a reason. */
 static bool consume(sim *t, incarnation *i, int partition) {
     int64_t offset = i->logs[partition].start, end = offset + 1, from = -1;
-    for (int tries = 0; offset < end && !t->failed; tries++) {
+    for (int tries = 0; offset < end && !t->node.failed; tries++) {
         operation *o = operation_new(t, FETCH, (unsigned)below(t, t->node.shards));
         fetch_part(t, o, i, partition, offset, (uint32_t)(1 + below(t, 200000)));
         o->fetch = (cnk_fetch){.max_wait_ms = 100, .min_bytes = 1, .bytes_max = 300000, .parts = o->fetch_parts, .part_count = 1,
                                .done = on_fetched, .arg = o};
         o->ended = true;
         sim_world_on(t->node.world, o->shard, run_fetch, o);
-        if (!sim_world_run_until(t->node.world, is_over, o, 30 * SIM_SECOND) || t->failed || dead(t)) {
-            if (!dead(t) && !t->failed) violation(t, "%s: a fetch does not end", label(t, i, partition));
+        if (!sim_world_run_until(t->node.world, is_over, o, 30 * SIM_SECOND) || t->node.failed || dead(t)) {
+            if (!dead(t) && !t->node.failed) violation(t, "%s: a fetch does not end", label(t, i, partition));
             o->ended = false;                                        /* nobody looks: it is given back when it is done */
             if (o->over && o->rc >= 0 && o->fetch.run) o->held = true; /* or was done before */
             return false;
@@ -1347,9 +1316,9 @@ static bool consume(sim *t, incarnation *i, int partition) {
         else if (tries > 20 && offset < end) tries = 10000;
         offset = next;
     }
-    if (!t->failed && from >= 0) check_order(t, i, partition, from, end);
+    if (!t->node.failed && from >= 0) check_order(t, i, partition, from, end);
     totals.scans++;
-    return !t->failed;
+    return !t->node.failed;
 }
 
 static bool consume_all(sim *t) {
@@ -1362,10 +1331,8 @@ static bool consume_all(sim *t) {
 /* ---- worlds ----------------------------------------------------------------------------------------------------- */
 
 static void boot(sim *t) {
-    sim_node_boot(&t->node, t->disk, &t->rng, coverage);
-    t->worlds++;
+    sim_node_boot(&t->node);
     for (int c = 0; c < CLIENTS; c++) t->clients[c].shard = (unsigned)below(t, t->node.shards);
-    say(t, "---- world %llu, %u shards, after %s", (unsigned long long)t->worlds, t->node.shards, t->ended ? t->ended : "nothing");
 }
 
 /* After each start: what the metadata say, and how far the logs go. */
@@ -1378,14 +1345,14 @@ static void run_list_latest(void *arg) {
 static void check_start(sim *t) {
     size_t topics = 0;
     const cnk_meta_image *image = cnk_shard_image(cnk_broker_shard(t->node.broker, 0));
-    for (int n = 0; n < NAMES && !t->failed; n++) {
+    for (int n = 0; n < NAMES && !t->node.failed; n++) {
         t->names[n].admin = false;
         resolve(t, n, true);
         const cnk_meta_topic *topic = cnk_meta_topic_any(image, t->names[n].text, strlen(t->names[n].text));
         topics += t->names[n].now || (topic && t->names[n].creating);
     }
-    if (!t->failed && image->topic_count != topics) violation(t, "there are %zu topics, not %zu", image->topic_count, topics);
-    for (int n = 0; n < NAMES && !t->failed && !dead(t); n++) {
+    if (!t->node.failed && image->topic_count != topics) violation(t, "there are %zu topics, not %zu", image->topic_count, topics);
+    for (int n = 0; n < NAMES && !t->node.failed && !dead(t); n++) {
         if (!t->names[n].now) continue;
         listing.i = t->names[n].now;
         t->here = 0;
@@ -1406,11 +1373,8 @@ static void run_free_calls(sim *t) {
 
 /* The clients forget what they had under way: they will send it again. */
 static void shut(sim *t) {
-    bool was_dead = dead(t);
     cnk_tier_stats s = {0};
-    t->calls += sim_world_calls(t->node.world);
     t->tick++;
-    if (was_dead) t->crashes++;
     if (t->node.tier) cnk_tier_stats_get(t->node.tier, &s);
     totals.packs += s.packs_written;
     sim_node_kill(&t->node);
@@ -1435,7 +1399,7 @@ static void resolve_all(sim *t) {
 }
 
 static void work(sim *t, uint64_t steps) {
-    for (uint64_t n = 0; n < steps && !t->failed && !dead(t) && !t->node.fenced; n++) {
+    for (uint64_t n = 0; n < steps && !t->node.failed && !dead(t) && !t->node.fenced; n++) {
         uint64_t w = below(t, 100);
         t->tick++;
         task.start = w < 50   ? start_produce
@@ -1458,7 +1422,7 @@ static void work(sim *t, uint64_t steps) {
 
 /* Readers that wait where their logs end, while clients produce: who waits does so for want of data. */
 static void wait_at_the_tail(sim *t) {
-    for (int n = 0; n < TAIL_ROUNDS && !t->failed && !dead(t) && !t->node.fenced; n++) {
+    for (int n = 0; n < TAIL_ROUNDS && !t->node.failed && !dead(t) && !t->node.fenced; n++) {
         t->tick++;
         for (uint64_t left = 1 + below(t, 3), turns = 2 * left; turns > 0; turns--) {
             task.start = turns % 2 ? start_produce : start_tail_fetch;
@@ -1483,7 +1447,7 @@ static void wait_at_the_tail(sim *t) {
         sim_world_run(t->node.world, TAIL_WAIT_MS * SIM_MILLISECOND);
         sweep(t, true);
     }
-    if (!t->failed && !dead(t) && !t->node.fenced && !nothing_pending(t)) {
+    if (!t->node.failed && !dead(t) && !t->node.fenced && !nothing_pending(t)) {
         violation(t, "operations at the tail do not end");
         tell_pending(t);
     }
@@ -1505,11 +1469,11 @@ static void come_to_rest(sim *t) {
         if (s.files_waiting + s.files_kept == 0 && w.files_live <= 1) break;
         sim_world_run(t->node.world, SIM_SECOND);
     }
-    if (!dead(t) && !t->node.fenced && !t->failed && s.files_waiting > 0)
+    if (!dead(t) && !t->node.fenced && !t->node.failed && s.files_waiting > 0)
         violation(t, "%llu sealed files are never converted", (unsigned long long)s.files_waiting);
-    else if (!dead(t) && !t->node.fenced && !t->failed && w.files_live > 1)
+    else if (!dead(t) && !t->node.fenced && !t->node.failed && w.files_live > 1)
         violation(t, "%llu converted files are never freed", (unsigned long long)(w.files_live - 1));
-    if (!dead(t) && !t->failed && !t->node.fenced && consume_all(t)) wait_at_the_tail(t);
+    if (!dead(t) && !t->node.failed && !t->node.fenced && consume_all(t)) wait_at_the_tail(t);
 }
 
 static void orderly_stop(sim *t) {
@@ -1517,7 +1481,7 @@ static void orderly_stop(sim *t) {
     sim_node_stop(&t->node);
     if (dead(t)) return;
     sweep(t, true);
-    if (t->failed || nothing_pending(t)) return;
+    if (t->node.failed || nothing_pending(t)) return;
     violation(t, "operations do not end when the broker is stopped");
     tell_pending(t);
 }
@@ -1529,14 +1493,14 @@ static void run_delete_all(sim *t) {
 
 /* At the end: without topics, nothing but the metadata takes space. */
 static void give_back(sim *t) {
-    for (int tries = 0; tries < 10 && !t->failed; tries++) {
+    for (int tries = 0; tries < 10 && !t->node.failed; tries++) {
         for (int n = 0; n < NAMES; n++) resolve(t, n, false);
         task.start = run_delete_all;
         t->here = 0;
         sim_world_on(t->node.world, 0, run_start, t);
         sim_world_run(t->node.world, 30 * SIM_SECOND);
     }
-    if (t->failed) return;
+    if (t->node.failed) return;
     for (int n = 0; n < NAMES; n++)
         if (t->names[n].now) violation(t, "topic %s cannot be deleted", t->names[n].text);
     cnk_tier_stats s;
@@ -1562,7 +1526,7 @@ static void plan_faults(sim *t) {
         t->node.faulty = true;
     }
     if (!t->node.faulty && chance(t, 1, 8)) {
-        sim_disk_space_set(t->disk, (UINT64_C(1200) << 10) + below(t, 3000) * 1024);
+        sim_disk_space_set(t->node.disk, (UINT64_C(1200) << 10) + below(t, 3000) * 1024);
         t->node.tight = true;
     }
 }
@@ -1572,33 +1536,25 @@ static void life(sim *t, bool last) {
     bool early = chance(t, 1, 5);
     if (!last && chance(t, 1, 6)) sim_world_crash_in(t->node.world, 1 + below(t, 60)); /* while it starts */
     if (!last && early) plan_faults(t);
-    if (sim_node_open(&t->node) && !t->failed) {
+    if (sim_node_open(&t->node) && !t->node.failed) {
         check_start(t);
         if (!last && chance(t, 5, 6)) sim_world_crash_in(t->node.world, 1 + below(t, chance(t, 1, 4) ? 30 : 500));
-        if (!t->failed && !dead(t) && chance(t, 1, 4)) (void)consume_all(t);
+        if (!t->node.failed && !dead(t) && chance(t, 1, 4)) (void)consume_all(t);
         if (!last && !early) plan_faults(t);
-        if (!t->failed && !dead(t)) work(t, 60 + below(t, 300));
+        if (!t->node.failed && !dead(t)) work(t, 60 + below(t, 300));
         if (last || chance(t, 1, 6)) {
-            sim_disk_space_set(t->disk, UINT64_C(256) << 20);
-            if (!t->failed && !dead(t) && !t->node.fenced) come_to_rest(t);
-            if (last && !t->failed) give_back(t);
+            sim_disk_space_set(t->node.disk, UINT64_C(256) << 20);
+            if (!t->node.failed && !dead(t) && !t->node.fenced) come_to_rest(t);
+            if (last && !t->node.failed) give_back(t);
         }
-        if (!t->failed && !dead(t) && !t->node.fenced && chance(t, 1, 3)) orderly_stop(t);
+        if (!t->node.failed && !dead(t) && !t->node.fenced && chance(t, 1, 3)) orderly_stop(t);
     }
-    bool died = dead(t);
     shut(t);
-    t->ended = died ? "a kill" : "an exit";
-    sim_disk_crash(t->disk, SIM_CRASH_PROCESS);
-    if (chance(t, 1, 2)) {
-        t->ended = "a power cut";
-        sim_disk_crash(t->disk, SIM_CRASH_POWER);
-    }
-    sim_disk_space_set(t->disk, UINT64_C(256) << 20);
+    sim_disk_space_set(t->node.disk, UINT64_C(256) << 20);
 }
 
-static void settings(sim *t) {
-    sim_node_init(&t->node, &t->rng, wrong, t);
-    t->node.trace = t->trace;
+static void settings(sim *t, sim_run *run) {
+    sim_node_init(&t->node, run, &t->rng);
     t->node.wal_options.unsynced_bytes_max = chance(t, 1, 3) ? 60000 : 64 << 20;
     t->node.wal_options.linger_always = chance(t, 1, 6);
     t->node.wal_options.seal_after_ms = chance(t, 1, 4) ? 300 : 1800000;
@@ -1614,8 +1570,6 @@ static bool run_seed(sim_run *run) {
     sim *t = calloc(1, sizeof *t);
     the_sim = t;
     t->seed = run->seed;
-    t->trace = run->trace;
-    coverage = run->coverage;
     cnk_rng_seed(&t->rng, t->seed * UINT64_C(0x9e3779b97f4a7c15) + 7);
     t->batches = calloc(BATCHES_MAX, sizeof *t->batches);
     for (int n = 0; n < NAMES; n++) snprintf(t->names[n].text, sizeof t->names[n].text, "topic%d", n);
@@ -1623,18 +1577,10 @@ static bool run_seed(sim_run *run) {
         t->clients[c].idempotent = c % 2 == 0;
         for (int n = 0; n < NAMES * PARTITIONS_MAX; n++) t->clients[c].lanes[n / PARTITIONS_MAX][n % PARTITIONS_MAX].producer_id = -1;
     }
-    sim_disk_options disk = SIM_DISK_OPTIONS_INIT;
-    disk.no_direct = chance(t, 1, 8);
-    t->disk = sim_disk_new(below(t, UINT64_MAX), &disk);
-    settings(t);
-    while (!t->failed && t->worlds < WORLDS_MAX && (t->calls < CALLS_MIN || t->crashes == 0 || t->worlds < 5)) life(t, false);
-    if (!t->failed) life(t, true);
-    run->calls = t->calls;
-    run->crashes = t->crashes;
-    run->worlds = t->worlds;
-    bool ok = !t->failed;
-    if (!ok) memcpy(run->what, t->what, sizeof t->what);
-    sim_disk_free(t->disk);
+    settings(t, run);
+    while (sim_node_goes_on(&t->node, 5, WORLDS_MAX, CALLS_MIN)) life(t, false);
+    if (!t->node.failed) life(t, true);
+    const bool ok = sim_node_over(&t->node);
     for (int n = 0; n < t->incarnation_count; n++) {
         for (int p = 0; p < PARTITIONS_MAX; p++) free(t->incarnations[n]->logs[p].cells);
         free(t->incarnations[n]);

@@ -12,7 +12,6 @@
  * With --bug a known mistake is put back; the run then succeeds when it is found, and says after how many seeds.
  *
  * Exit code 0: all seeds clean (or the bug found). The last line is `N passed, M failed`. */
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +20,6 @@
 #include "broker/broker.h"
 #include "coord/machine.h"
 #include "sim/node_sim.h"
-#include "sim/program.h"
 #include "wal/internal.h"
 
 enum {
@@ -83,48 +81,22 @@ struct operation {
 };
 
 typedef struct sim {
-    uint64_t seed, tick;
+    uint64_t seed;
     cnk_rng rng;
-    sim_disk *disk;
     sim_node node;
     model groups[GROUPS];
     actor actors[ACTORS];
     operation *operations;
-    bool failed, trace, calm, topic_made;
-    uint64_t calls, crashes, worlds;
-    const char *ended;
-    char what[SIM_WHAT_BYTES];
+    bool calm, topic_made;
 } sim;
 
 static sim *the_sim;
-static sim_coverage *coverage;
 static struct {
     uint64_t joins, assignments, commits, fetches, refused, fenced, left, replaced;
 } totals;
 
-static void violation(sim *t, const char *format, ...) CHRONIK_PRINTF(2, 3);
-static void violation(sim *t, const char *format, ...) {
-    if (t->failed) return;
-    t->failed = true;
-    va_list args;
-    va_start(args, format);
-    int used = snprintf(t->what, sizeof t->what, "world %llu, after %s: ", (unsigned long long)t->worlds,
-                        t->ended ? t->ended : "nothing");
-    vsnprintf(t->what + used, sizeof t->what - (size_t)used, format, args);
-    va_end(args);
-    if (t->trace) printf("VIOLATION %s\n", t->what);
-}
-
-static void say(const sim *t, const char *format, ...) CHRONIK_PRINTF(2, 3);
-static void say(const sim *t, const char *format, ...) {
-    if (!t->trace) return;
-    va_list args;
-    va_start(args, format);
-    printf("  [%llu] ", (unsigned long long)t->tick);
-    vprintf(format, args);
-    putchar('\n');
-    va_end(args);
-}
+#define violation(t, ...) sim_node_wrong(&(t)->node, __VA_ARGS__)
+#define say(t, ...) sim_node_say(&(t)->node, __VA_ARGS__)
 
 static uint64_t below(sim *t, uint64_t n) { return cnk_rng_below(&t->rng, n); }
 static bool chance(sim *t, uint32_t a, uint32_t b) { return cnk_rng_chance(&t->rng, a, b); }
@@ -357,7 +329,7 @@ static void on_done(cnk_group_call *op) {
     const cnk_coord_call *call = &o->call.call;
     o->over = true;
     if (a && a->op == o) a->op = NULL;
-    if (!dead(t) && !t->failed) {
+    if (!dead(t) && !t->node.failed) {
         say(t, "operation %d of actor %d in %s: %s", (int)call->kind, a ? a->index : -1, o->group,
             call->error ? chronik_error_name(call->error) : "done");
         if (call->kind == CNK_COORD_OFFSET_COMMIT) committed(t, o, a);
@@ -443,8 +415,7 @@ static void sweep(sim *t) {
 }
 
 static void work(sim *t, uint64_t steps) {
-    for (uint64_t n = 0; n < steps && !t->failed && !dead(t) && !t->node.fenced; n++) {
-        t->tick++;
+    for (uint64_t n = 0; n < steps && !t->node.failed && !dead(t) && !t->node.fenced; n++) {
         act(t);
         uint64_t ns = !t->calm && chance(t, 1, 100) ? 2 * SIM_SECOND
                       : chance(t, 1, 6)             ? below(t, 20 * SIM_MILLISECOND)
@@ -474,10 +445,10 @@ static bool settled(sim *t) {
 
 static void come_to_rest(sim *t) {
     t->calm = true;
-    for (int n = 0; n < 60 && !settled(t) && !t->failed && !dead(t) && !t->node.fenced; n++) work(t, 300);
-    if (!t->failed && !dead(t) && !t->node.fenced && !settled(t)) {
+    for (int n = 0; n < 60 && !settled(t) && !t->node.failed && !dead(t) && !t->node.fenced; n++) work(t, 300);
+    if (!t->node.failed && !dead(t) && !t->node.fenced && !settled(t)) {
         violation(t, "a group does not settle");
-        for (int n = 0; n < ACTORS && t->trace; n++)
+        for (int n = 0; n < ACTORS && t->node.run->trace; n++)
             printf("  actor %d of group %d: state %d, generation %d, id %s\n", n, t->actors[n].group, (int)t->actors[n].state,
                    t->actors[n].generation, t->actors[n].id);
     }
@@ -489,7 +460,6 @@ static void come_to_rest(sim *t) {
 
 static bool is_made(void *arg) { return ((sim *)arg)->topic_made; }
 
-static void wrong(void *arg, const char *sentence) { violation(arg, "%s", sentence); }
 static void on_made(cnk_create_topics *op) { ((sim *)op->arg)->topic_made = true; }
 
 static cnk_create_topic making;
@@ -504,10 +474,8 @@ static void run_make(void *arg) {
 }
 
 static void boot(sim *t) {
-    sim_node_boot(&t->node, t->disk, &t->rng, coverage);
-    t->worlds++;
+    sim_node_boot(&t->node);
     for (int n = 0; n < ACTORS; n++) t->actors[n].sleeps_until = 0; /* another clock */
-    say(t, "---- world %llu, %u shards, after %s", (unsigned long long)t->worlds, t->node.shards, t->ended ? t->ended : "nothing");
 }
 
 /* false: not serving. */
@@ -518,14 +486,11 @@ static bool open_all(sim *t) {
         if (!dead(t) && !t->node.faulty && !t->node.fenced) violation(t, "the topic of groups is not made");
         return false;
     }
-    return !t->failed && !dead(t);
+    return !t->node.failed && !dead(t);
 }
 
 /* The members forget what they had under way, and nothing else: they do not know that the broker was away. */
 static void shut(sim *t) {
-    bool was_dead = dead(t);
-    t->calls += sim_world_calls(t->node.world);
-    if (was_dead) t->crashes++;
     for (int n = 0; n < ACTORS; n++) t->actors[n].op = NULL;
     for (operation *o = t->operations; o; o = o->next) o->who = NULL;
     sim_node_kill(&t->node);
@@ -552,23 +517,15 @@ static void life(sim *t, bool last) {
         work(t, 200 + below(t, 600));
         if (last || chance(t, 1, 6)) {
             if (last) sim_world_crash_in(t->node.world, 0);
-            if (!t->failed && !dead(t) && !t->node.fenced && !t->node.faulty) come_to_rest(t);
+            if (!t->node.failed && !dead(t) && !t->node.fenced && !t->node.faulty) come_to_rest(t);
         }
-        if (!t->failed && !dead(t) && !t->node.fenced && chance(t, 1, 3)) sim_node_stop(&t->node);
+        if (!t->node.failed && !dead(t) && !t->node.fenced && chance(t, 1, 3)) sim_node_stop(&t->node);
     }
-    bool died = dead(t);
     shut(t);
-    t->ended = died ? "a kill" : "an exit";
-    sim_disk_crash(t->disk, SIM_CRASH_PROCESS);
-    if (chance(t, 1, 2)) {
-        t->ended = "a power cut";
-        sim_disk_crash(t->disk, SIM_CRASH_POWER);
-    }
 }
 
-static void settings(sim *t) {
-    sim_node_init(&t->node, &t->rng, wrong, t);
-    t->node.trace = t->trace;
+static void settings(sim *t, sim_run *run) {
+    sim_node_init(&t->node, run, &t->rng);
     t->node.wal_options.unsynced_bytes_max = chance(t, 1, 3) ? 3000 : 64 << 20;
     t->node.wal_options.linger_always = chance(t, 1, 6);
     t->node.options.offsets_partitions = 1 + (int32_t)below(t, 4);
@@ -583,8 +540,6 @@ static bool run_seed(sim_run *run) {
     sim *t = calloc(1, sizeof *t);
     the_sim = t;
     t->seed = run->seed;
-    t->trace = run->trace;
-    coverage = run->coverage;
     cnk_rng_seed(&t->rng, t->seed * UINT64_C(0x9e3779b97f4a7c15) + 11);
     for (int g = 0; g < GROUPS; g++) {
         model *m = &t->groups[g];
@@ -597,19 +552,10 @@ static bool run_seed(sim_run *run) {
         t->actors[n].group = n % GROUPS;
         if (n % 3 == 0) snprintf(t->actors[n].instance, sizeof t->actors[n].instance, "static%d", n);
     }
-    sim_disk_options disk = SIM_DISK_OPTIONS_INIT;
-    disk.no_direct = chance(t, 1, 8);
-    t->disk = sim_disk_new(below(t, UINT64_MAX), &disk);
-    settings(t);
-    while (!t->failed && t->worlds < WORLDS_MAX && (t->calls < CALLS_MIN || t->crashes == 0 || t->worlds < WORLDS_MIN))
-        life(t, false);
-    if (!t->failed) life(t, true);
-    run->calls = t->calls;
-    run->crashes = t->crashes;
-    run->worlds = t->worlds;
-    bool ok = !t->failed;
-    if (!ok) memcpy(run->what, t->what, sizeof t->what);
-    sim_disk_free(t->disk);
+    settings(t, run);
+    while (sim_node_goes_on(&t->node, WORLDS_MIN, WORLDS_MAX, CALLS_MIN)) life(t, false);
+    if (!t->node.failed) life(t, true);
+    const bool ok = sim_node_over(&t->node);
     for (int g = 0; g < GROUPS; g++) free(t->groups[g].generations);
     free(t);
     return ok;

@@ -14,7 +14,6 @@
  * With --bug a known mistake is put back; the run then succeeds when it is found, and says after how many seeds.
  *
  * Exit code 0: all seeds clean (or the bug found). The last line is `N passed, M failed`. */
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +24,6 @@
 #include "record/message_set.h"
 #include "record/record.h"
 #include "sim/node_sim.h"
-#include "sim/program.h"
 #include "wal/internal.h"
 
 #include "../unit/kafka_client.h"
@@ -116,53 +114,27 @@ typedef struct peer {
 typedef struct sim {
     uint64_t seed;
     cnk_rng rng;
-    sim_disk *disk;
     sim_node node;
     cnk_kafka_options kafka_options;
     cnk_kafka *kafka[SHARDS_MAX];
     cnk_uuid ids[TOPICS];
     cnk_topic_setting compression; /* of the second topic */
-    bool made, failed, trace;
+    bool made;
     bool calm, quiet, rested; /* nothing is in the way; nothing new is produced; for so long that all has settled */
     bool quiesced, buried; /* buried: dead, and ends what it had */
     peer peers[PEERS];
     log_model logs[LOGS];
     batch *batches;
     uint32_t batch_count;
-    uint64_t calls, crashes, worlds;
-    const char *ended;
-    char what[SIM_WHAT_BYTES];
 } sim;
 
 static sim *the_sim;
-static sim_coverage *coverage;
 static struct {
     uint64_t produced, acked, refused, fetches, incremental, batches_read, cuts, closed, sessions_lost, rounds;
 } totals;
 
-static void violation(sim *t, const char *format, ...) CHRONIK_PRINTF(2, 3);
-static void violation(sim *t, const char *format, ...) {
-    if (t->failed) return;
-    t->failed = true;
-    va_list args;
-    va_start(args, format);
-    int used = snprintf(t->what, sizeof t->what, "world %llu, after %s: ", (unsigned long long)t->worlds,
-                        t->ended ? t->ended : "nothing");
-    vsnprintf(t->what + used, sizeof t->what - (size_t)used, format, args);
-    va_end(args);
-    if (t->trace) printf("VIOLATION %s\n", t->what);
-}
-
-static void say(const sim *t, const char *format, ...) CHRONIK_PRINTF(2, 3);
-static void say(const sim *t, const char *format, ...) {
-    if (!t->trace) return;
-    va_list args;
-    va_start(args, format);
-    printf("  [%llu ms] ", (unsigned long long)(sim_world_now_ns(t->node.world) / SIM_MILLISECOND));
-    vprintf(format, args);
-    putchar('\n');
-    va_end(args);
-}
+#define violation(t, ...) sim_node_wrong(&(t)->node, __VA_ARGS__)
+#define say(t, ...) sim_node_say(&(t)->node, __VA_ARGS__)
 
 static uint64_t below(sim *t, uint64_t n) { return cnk_rng_below(&t->rng, n); }
 static bool chance(sim *t, uint32_t a, uint32_t b) { return cnk_rng_chance(&t->rng, a, b); }
@@ -252,7 +224,7 @@ static void read_record(sim *t, int log, place *at, int64_t offset, const uint8_
 }
 
 static void read_batches(sim *t, int log, place *at, const uint8_t *data, size_t len) {
-    for (size_t done = 0; done < len && !t->failed;) {
+    for (size_t done = 0; done < len && !t->node.failed;) {
         cnk_batch b;
         cnk_records records;
         cnk_record r;
@@ -263,7 +235,7 @@ static void read_batches(sim *t, int log, place *at, const uint8_t *data, size_t
         if (done == 0 && b.base_offset != at->offset - at->done)
             violation(t, "log %d: a fetch from %lld goes on with a batch at %lld", log, (long long)at->offset, (long long)b.base_offset);
         int more = 0;
-        while (!t->failed && (more = cnk_records_next(&records, &r)) == 1)
+        while (!t->node.failed && (more = cnk_records_next(&records, &r)) == 1)
             if (r.offset >= at->offset) read_record(t, log, at, r.offset, r.key, r.key_len, r.value, r.value_len);
         if (more < 0) violation(t, "log %d: the batch in front of %lld is malformed", log, (long long)at->offset);
         cnk_records_close(&records);
@@ -281,11 +253,11 @@ static void read_wrapper(sim *t, int log, place *at, const cnk_message *wrapper)
                        : cnk_codec_decompress(codec, wrapper->value, wrapper->value_len, UINT32_MAX, &opened);
     if (rc) violation(t, "log %d: the messages in front of %lld cannot be opened", log, (long long)wrapper->offset);
     int64_t shift = 0;
-    for (int pass = wrapper->magic == 0; pass < 2 && !t->failed; pass++) { /* the first: the last one's offset */
+    for (int pass = wrapper->magic == 0; pass < 2 && !t->node.failed; pass++) { /* the first: the last one's offset */
         cnk_reader set = cnk_reader_of(opened.data, opened.len);
         cnk_message m;
         int64_t last = 0;
-        while (cnk_message_next(&set, &m) == 1 && !t->failed) {
+        while (cnk_message_next(&set, &m) == 1 && !t->node.failed) {
             if (!cnk_message_crc_valid(&m) || cnk_message_open(&m)) violation(t, "log %d: a malformed message in a wrapper", log);
             else if (pass == 1 && m.offset + shift >= at->offset)
                 read_record(t, log, at, m.offset + shift, m.key, m.key_len, m.value, m.value_len);
@@ -301,7 +273,7 @@ static void read_set(sim *t, int log, place *at, const uint8_t *data, size_t len
     cnk_reader set = cnk_reader_of(data, len);
     cnk_message m;
     int more;
-    while ((more = cnk_message_next(&set, &m)) == 1 && !t->failed) {
+    while ((more = cnk_message_next(&set, &m)) == 1 && !t->node.failed) {
         if (m.magic != (version >= 2) || !cnk_message_crc_valid(&m) || cnk_message_open(&m)) {
             violation(t, "log %d: what follows %lld is no message", log, (long long)at->offset);
             return;
@@ -585,7 +557,7 @@ static void on_fetched(sim *t, peer *p, const underway *u, const cnk_fetch_respo
     for (int32_t i = 0; i < m->responses.count; i++) {
         const cnk_fetch_response_fetchable_topic_response *r = &m->responses.items[i];
         const int topic = topic_of(t, r->topic, &r->topic_id, u->version >= 13);
-        for (int32_t n = 0; n < r->partitions.count && !t->failed; n++) {
+        for (int32_t n = 0; n < r->partitions.count && !t->node.failed; n++) {
             const cnk_fetch_response_partition_data *part = &r->partitions.items[n];
             if (topic < 0 || part->partition_index < 0 || part->partition_index >= PARTITIONS ||
                 !p->places[topic * PARTITIONS + part->partition_index].wanted)
@@ -705,8 +677,8 @@ static void run_peer(void *arg) {
     if (p->out_at == p->out.len) p->out.len = p->out_at = 0;
     if (t->calm || chance(t, 2, 3)) client_drain(&p->c, chance(t, 1, 3) ? 1 + below(t, 3000) : SIZE_MAX);
     cnk_reader body;
-    for (int64_t id; !t->failed && (id = client_next(&p->c, &body)) >= 0;) on_answer(t, p, (int32_t)id, &body);
-    if (!t->failed && cnk_kafka_conn_wants(p->c.conn) & CNK_CONN_CLOSE) {
+    for (int64_t id; !t->node.failed && (id = client_next(&p->c, &body)) >= 0;) on_answer(t, p, (int32_t)id, &body);
+    if (!t->node.failed && cnk_kafka_conn_wants(p->c.conn) & CNK_CONN_CLOSE) {
         const cnk_kafka_why why = cnk_kafka_conn_why(p->c.conn);
         if ((why == CNK_KAFKA_PROTOCOL || t->rested) && !t->node.stopping && !dead(t))
             violation(t, "peer %d is thrown out: %d", p->number, why);
@@ -732,7 +704,7 @@ static void cut(sim *t, peer *p) {
 /* ---- driving ----------------------------------------------------------------------------------------------------- */
 
 static void work(sim *t, uint64_t steps) {
-    for (uint64_t n = 0; n < steps && !t->failed && !dead(t) && !t->node.fenced; n++) {
+    for (uint64_t n = 0; n < steps && !t->node.failed && !dead(t) && !t->node.fenced; n++) {
         peer *p = &t->peers[below(t, PEERS)];
         turn(t, p);
         if (chance(t, 1, 150)) cut(t, p);
@@ -744,7 +716,7 @@ static void work(sim *t, uint64_t steps) {
 }
 
 static void all_turn(sim *t, uint64_t ms) {
-    for (uint64_t n = 0; n < ms && !t->failed && !dead(t); n++) {
+    for (uint64_t n = 0; n < ms && !t->node.failed && !dead(t); n++) {
         for (int p = 0; p < PEERS; p++) turn(t, &t->peers[p]);
         sim_world_run(t->node.world, SIM_MILLISECOND + below(t, SIM_MILLISECOND));
     }
@@ -761,7 +733,7 @@ static void check_rest(sim *t) {
             if (t->peers[n].places[log].wanted && t->peers[n].places[log].offset < t->logs[log].acked_end)
                 violation(t, "reader %d, log %d: waits at %lld, and %lld is acknowledged", n, log,
                           (long long)t->peers[n].places[log].offset, (long long)t->logs[log].acked_end);
-    for (uint32_t n = 1; n <= t->batch_count && !t->failed; n++)
+    for (uint32_t n = 1; n <= t->batch_count && !t->node.failed; n++)
         if (t->batches[n].acked && !t->batches[n].read)
             violation(t, "log %d: batch %u was acknowledged, and nobody has read it", t->batches[n].log, n);
 }
@@ -771,9 +743,9 @@ static void come_to_rest(sim *t) {
     for (int n = PRODUCERS; n < PEERS; n++)
         for (int log = 0; log < LOGS; log++) t->peers[n].places[log].wanted |= n == PRODUCERS; /* one reads all */
     all_turn(t, 3 * REST_MS);
-    if (!t->failed && !dead(t)) check_rest(t);
+    if (!t->node.failed && !dead(t)) check_rest(t);
     t->rested = true;
-    for (int n = 0; n < TAIL_ROUNDS && !t->failed && !dead(t); n++) {
+    for (int n = 0; n < TAIL_ROUNDS && !t->node.failed && !dead(t); n++) {
         totals.rounds++;
         t->quiet = false;
         for (int steps = 1 + (int)below(t, 6); steps > 0; steps--) {
@@ -782,7 +754,7 @@ static void come_to_rest(sim *t) {
         }
         t->quiet = true;
         all_turn(t, REST_MS / 10);
-        if (!t->failed && !dead(t)) check_rest(t);
+        if (!t->node.failed && !dead(t)) check_rest(t);
     }
     t->calm = t->quiet = t->rested = false;
 }
@@ -795,13 +767,9 @@ static void on_crowded(void *arg, cnk_shard *shard) {
     if (k) cnk_kafka_crowded(k);
 }
 
-static void wrong(void *arg, const char *sentence) { violation(arg, "%s", sentence); }
-
 static void boot(sim *t) {
-    sim_node_boot(&t->node, t->disk, &t->rng, coverage);
+    sim_node_boot(&t->node);
     t->buried = false;
-    t->worlds++;
-    say(t, "---- world %llu, %u shards, after %s", (unsigned long long)t->worlds, t->node.shards, t->ended ? t->ended : "nothing");
 }
 
 static cnk_create_topic making[TOPICS];
@@ -841,7 +809,7 @@ static bool start(sim *t) {
     for (unsigned n = 0; n < t->node.shards; n++)
         if (cnk_kafka_new(cnk_broker_shard(t->node.broker, n), &t->kafka_options, &t->kafka[n])) abort();
     if (!t->made) make_topics(t);
-    return !t->failed && !dead(t);
+    return !t->node.failed && !dead(t);
 }
 
 static unsigned asked_shard;
@@ -883,32 +851,22 @@ static void life(sim *t, bool last) {
         work(t, 200 + below(t, 800));
         if (last || chance(t, 1, 6)) {
             if (last) sim_world_crash_in(t->node.world, 0);
-            if (!t->failed && !dead(t) && !t->node.fenced && !t->node.faulty) come_to_rest(t);
+            if (!t->node.failed && !dead(t) && !t->node.fenced && !t->node.faulty) come_to_rest(t);
         }
-        if (!t->failed && !dead(t) && !t->node.fenced && chance(t, 1, 3)) {
+        if (!t->node.failed && !dead(t) && !t->node.fenced && chance(t, 1, 3)) {
             close_kafka(t);
-            if (!t->failed && !dead(t)) sim_node_stop(&t->node);
+            if (!t->node.failed && !dead(t)) sim_node_stop(&t->node);
         }
     }
-    const bool died = dead(t);
-    t->calls += sim_world_calls(t->node.world);
-    t->crashes += died;
     sim_node_kill(&t->node);
     t->buried = true;
     if (t->node.broker) close_kafka(t);
     sim_node_end(&t->node);
     sim_node_free(&t->node);
-    t->ended = died ? "a kill" : "an exit";
-    sim_disk_crash(t->disk, SIM_CRASH_PROCESS);
-    if (chance(t, 1, 2)) {
-        t->ended = "a power cut";
-        sim_disk_crash(t->disk, SIM_CRASH_POWER);
-    }
 }
 
-static void settings(sim *t) {
-    sim_node_init(&t->node, &t->rng, wrong, t);
-    t->node.trace = t->trace;
+static void settings(sim *t, sim_run *run) {
+    sim_node_init(&t->node, run, &t->rng);
     t->node.options.crowded = on_crowded;
     t->node.options.fetch_pinned_bytes_max = chance(t, 1, 3) ? 0 : 1 << 20;
     t->node.options.fetch_cold_bytes_max = chance(t, 1, 3) ? 1 : 1 << 20;
@@ -931,8 +889,6 @@ static bool run_seed(sim_run *run) {
     sim *t = calloc(1, sizeof *t);
     the_sim = t;
     t->seed = run->seed;
-    t->trace = run->trace;
-    coverage = run->coverage;
     cnk_rng_seed(&t->rng, t->seed * UINT64_C(0x9e3779b97f4a7c15) + 13);
     t->batches = calloc(BATCHES_MAX, sizeof *t->batches);
     for (int n = 0; n < PEERS; n++) {
@@ -940,19 +896,10 @@ static bool run_seed(sim_run *run) {
         t->peers[n].reader = n >= PRODUCERS;
         t->peers[n].producer_id = -1;
     }
-    sim_disk_options disk = SIM_DISK_OPTIONS_INIT;
-    disk.no_direct = chance(t, 1, 8);
-    t->disk = sim_disk_new(below(t, UINT64_MAX), &disk);
-    settings(t);
-    while (!t->failed && t->worlds < WORLDS_MAX && (t->calls < CALLS_MIN || t->crashes == 0 || t->worlds < WORLDS_MIN))
-        life(t, false);
-    if (!t->failed) life(t, true);
-    run->calls = t->calls;
-    run->crashes = t->crashes;
-    run->worlds = t->worlds;
-    const bool ok = !t->failed;
-    if (!ok) memcpy(run->what, t->what, sizeof t->what);
-    sim_disk_free(t->disk);
+    settings(t, run);
+    while (sim_node_goes_on(&t->node, WORLDS_MIN, WORLDS_MAX, CALLS_MIN)) life(t, false);
+    if (!t->node.failed) life(t, true);
+    const bool ok = sim_node_over(&t->node);
     for (int n = 0; n < LOGS; n++) free(t->logs[n].batches);
     free(t->batches);
     free(t);
