@@ -65,9 +65,10 @@ static void run_send_again(chronik_post *post) {
     s->send_posted = false;
 }
 
-/* Cuts large pieces to what may still be sent in this go. The number of pieces that are left; 0: nothing. */
-static int send_share(node_shard *s, struct iovec *iov, int n) {
-    size_t all = 0;
+/* Cuts the pieces of one who has been sent so much in this go to what he may still be sent. The number of those that are left;
+ * 0: none. */
+static int send_share(node_shard *s, struct iovec *iov, int n, size_t sent) {
+    size_t all = sent;
     for (int i = 0; i < n; i++) all += iov[i].iov_len;
     if (all <= NODE_SEND_SMALL_BYTES) return n;
     if (!s->send_posted) {
@@ -84,14 +85,15 @@ static int send_share(node_shard *s, struct iovec *iov, int n) {
     return n;
 }
 
-/* Sends what waits. False: the connection is broken. *ret_blocked: the socket takes no more; *ret_later: others have their turn. */
-static bool pump_out(node_conn *c, bool *ret_blocked, bool *ret_later, bool *ret_moved) {
+/* Sends what waits. False: the connection is broken. *ret_blocked: the socket takes no more; *ret_later: others have their
+ * turn; *sent_bytes: in this go. */
+static bool pump_out(node_conn *c, bool *ret_blocked, bool *ret_later, size_t *sent_bytes) {
     node_shard *s = c->shard;
     const chronik_io *io = s->node->io;
     struct iovec iov[NODE_IOV_MAX];
     int n = cnk_kafka_conn_send(c->kafka, iov, NODE_IOV_MAX);
     if (n <= 0) return true;
-    n = send_share(s, iov, n);
+    n = send_share(s, iov, n, *sent_bytes);
     if (n == 0) {
         *ret_blocked = *ret_later = true;
         return true;
@@ -103,7 +105,7 @@ static bool pump_out(node_conn *c, bool *ret_blocked, bool *ret_later, bool *ret
     if (sent < 0) return false;
     if ((size_t)sent < all) *ret_blocked = true;
     if (sent == 0) return true;
-    *ret_moved = true;
+    *sent_bytes += (size_t)sent;
     if (s->send_posted) s->send_left -= (size_t)sent < s->send_left ? (size_t)sent : s->send_left;
     cnk_counter_add(&s->sent_bytes, (uint64_t)sent);
     cnk_kafka_conn_sent(c->kafka, (size_t)sent);
@@ -144,23 +146,22 @@ static void on_wake(void *arg);
 static void pump(node_conn *c, bool readable) {
     node_shard *s = c->shard;
     bool blocked = false, later = false, empty = !readable, moved = true;
-    size_t received = 0;
+    size_t received = 0, sent = 0;
     unsigned wants = 0;
     node_close why = NODE_CLOSE_PEER;
     cnk_kafka_conn_turn(c->kafka);
     while (moved) {
-        moved = false;
         wants = cnk_kafka_conn_wants(c->kafka);
         if (wants & CNK_CONN_CLOSE) {
             why = protocol_says(c);
             goto close;
         }
-        if ((wants & CNK_CONN_SEND) && !blocked && !pump_out(c, &blocked, &later, &moved)) goto close;
-        if ((wants & CNK_CONN_RECV) && !empty && !s->draining && received < NODE_PUMP_BYTES_MAX) {
-            size_t before = received;
-            if (!pump_in(c, &empty, &received)) goto close;
-            moved = moved || received > before;
-        }
+        const size_t before = received + sent;
+        if ((wants & CNK_CONN_SEND) && !blocked && !pump_out(c, &blocked, &later, &sent)) goto close;
+        if ((wants & CNK_CONN_RECV) && !empty && !s->draining && received < NODE_PUMP_BYTES_MAX &&
+            !pump_in(c, &empty, &received))
+            goto close;
+        moved = received + sent > before;
         if (moved) c->active_ns = now_ns(s);
     }
     if (can_close_quietly(c)) {
