@@ -122,7 +122,8 @@ void sim_node_boot(sim_node *node) {
     o.coverage = node->run->coverage;
     if (node->run->trace && getenv("SIM_TRACE_WORLD")) o.trace = print_line;
     node->world = sim_world_new(node->disk, &o);
-    node->ready = node->fenced = node->draining = node->drained = node->stopping = node->stopped = node->died = false;
+    node->ready = node->fenced = node->draining = node->drained = node->stopping = node->stopped = false;
+    node->killed = node->died = false;
     node->faulty = node->tight = false;
     node->run->worlds++;
     sim_node_say(node, "---- world %llu, %u shards, after %s", (unsigned long long)node->run->worlds, node->shards,
@@ -167,6 +168,7 @@ void sim_node_stop(sim_node *node) {
 }
 
 void sim_node_kill(sim_node *node) {
+    node->killed = true;
     node->died = sim_node_dead(node);
     node->run->calls += sim_world_calls(node->world);
     node->run->crashes += node->died;

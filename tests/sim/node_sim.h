@@ -44,7 +44,8 @@ typedef struct sim_node {
     cnk_broker *broker; /* NULL: it could not be opened */
     unsigned shards;
     const chronik_loop *loops[SIM_NODE_SHARDS_MAX];
-    bool ready, fenced, draining, drained, stopping, stopped, died;
+    bool ready, fenced, draining, drained, stopping, stopped;
+    bool killed, died; /* killed: it runs on without a disk; died: before that */
 } sim_node;
 
 /* WAL files so small that packs, checkpoints and recycling happen all the time. Whatever is drawn comes from rng. */

@@ -43,6 +43,7 @@ enum {
     INCARNATIONS_MAX = 400,
     BATCHES_MAX = 60000,
     CALLS_MIN = 600,
+    WORLDS_MIN = 5,
     WORLDS_MAX = 40,
     PARTS_MAX = 3,
     HELD_MAX = 6,
@@ -1578,7 +1579,7 @@ static bool run_seed(sim_run *run) {
         for (int n = 0; n < NAMES * PARTITIONS_MAX; n++) t->clients[c].lanes[n / PARTITIONS_MAX][n % PARTITIONS_MAX].producer_id = -1;
     }
     settings(t, run);
-    while (sim_node_goes_on(&t->node, 5, WORLDS_MAX, CALLS_MIN)) life(t, false);
+    while (sim_node_goes_on(&t->node, WORLDS_MIN, WORLDS_MAX, CALLS_MIN)) life(t, false);
     if (!t->node.failed) life(t, true);
     const bool ok = sim_node_over(&t->node);
     for (int n = 0; n < t->incarnation_count; n++) {

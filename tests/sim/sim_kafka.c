@@ -29,7 +29,6 @@
 #include "../unit/kafka_client.h"
 
 enum {
-    SHARDS_MAX = SIM_NODE_SHARDS_MAX,
     TOPICS = 2,
     PARTITIONS = 3,
     LOGS = TOPICS * PARTITIONS,
@@ -50,7 +49,7 @@ enum {
     REST_MS = 3000,
     LONG_WAIT_MS = 60000 /* of a reader at rest: far more than REST_MS */
 };
-#define T0 INT64_C(1500000000000)
+#define T0 INT64_C(1500000000000) /* the records of batch n are of T0 + n */
 
 typedef struct batch {
     uint8_t log, producer;
@@ -92,7 +91,7 @@ typedef struct underway { /* a request without an answer */
 
 typedef struct peer {
     int number;
-    bool reader, open, calm;
+    bool reader, open;
     unsigned shard;
     client c;
     cnk_writer out;
@@ -116,12 +115,12 @@ typedef struct sim {
     cnk_rng rng;
     sim_node node;
     cnk_kafka_options kafka_options;
-    cnk_kafka *kafka[SHARDS_MAX];
+    cnk_kafka *kafka[SIM_NODE_SHARDS_MAX];
     cnk_uuid ids[TOPICS];
     cnk_topic_setting compression; /* of the second topic */
     bool made;
     bool calm, quiet, rested; /* nothing is in the way; nothing new is produced; for so long that all has settled */
-    bool quiesced, buried; /* buried: dead, and ends what it had */
+    bool quiesced; /* what run_quiesce has found */
     peer peers[PEERS];
     log_model logs[LOGS];
     batch *batches;
@@ -290,8 +289,7 @@ static const char *const names[TOPICS] = {"first", "second"};
 
 static cnk_kafka_string name_of(int topic) { return (cnk_kafka_string){names[topic], (int32_t)strlen(names[topic])}; }
 
-static underway *ask(sim *t, peer *p, int16_t api, int version, const void *message) {
-    (void)t;
+static underway *ask(peer *p, int16_t api, int version, const void *message) {
     cnk_writer w;
     client_frame(&w, api, version, ++p->correlation, message);
     cnk_write_bytes(&p->out, w.data, w.len);
@@ -307,7 +305,7 @@ static void ask_producer_id(sim *t, peer *p) {
     cnk_kafka_defaults(cnk_init_producer_id_request_message.root, &m);
     m.transactional_id = CNK_KAFKA_STRING_NULL;
     m.transaction_timeout_ms = 1000;
-    (void)ask(t, p, CNK_KAFKA_API_INIT_PRODUCER_ID, (int)below(t, 5), &m);
+    (void)ask(p, CNK_KAFKA_API_INIT_PRODUCER_ID, (int)below(t, 5), &m);
     p->asking = true;
 }
 
@@ -317,7 +315,7 @@ static void ask_something(sim *t, peer *p) {
         cnk_metadata_request m;
         cnk_kafka_defaults(cnk_metadata_request_message.root, &m);
         m.topics.count = -1;
-        (void)ask(t, p, CNK_KAFKA_API_METADATA, 1 + (int)below(t, 12), &m);
+        (void)ask(p, CNK_KAFKA_API_METADATA, 1 + (int)below(t, 12), &m);
         return;
     }
     cnk_list_offsets_request m;
@@ -333,7 +331,7 @@ static void ask_something(sim *t, peer *p) {
     }
     m.topics.items = topics;
     m.topics.count = TOPICS;
-    underway *u = ask(t, p, CNK_KAFKA_API_LIST_OFFSETS, 1 + (int)below(t, 7), &m);
+    underway *u = ask(p, CNK_KAFKA_API_LIST_OFFSETS, 1 + (int)below(t, 7), &m);
     for (int n = 0; n < LOGS; n++) u->ends[n] = t->logs[n].acked_end > t->logs[n].end ? t->logs[n].acked_end : t->logs[n].end;
 }
 
@@ -381,7 +379,7 @@ static void ask_produce(sim *t, peer *p) {
     if (count == 0) return;
     m.topic_data.items = topics;
     m.topic_data.count = topic_count;
-    (void)ask(t, p, CNK_KAFKA_API_PRODUCE, version, &m);
+    (void)ask(p, CNK_KAFKA_API_PRODUCE, version, &m);
     for (int n = 0; n < count; n++) cnk_writer_free(&data[n]);
 }
 
@@ -501,7 +499,7 @@ static void ask_fetch(sim *t, peer *p) {
     m.session_epoch = p->sessions ? p->session_epoch : -1;
     totals.fetches++;
     totals.incremental += incremental;
-    underway *u = ask(t, p, CNK_KAFKA_API_FETCH, p->version, &m);
+    underway *u = ask(p, CNK_KAFKA_API_FETCH, p->version, &m);
     u->full = !incremental;
     for (int n = 0; n < LOGS; n++) u->ends[n] = t->logs[n].acked_end;
     p->fetching = true;
@@ -767,11 +765,6 @@ static void on_crowded(void *arg, cnk_shard *shard) {
     if (k) cnk_kafka_crowded(k);
 }
 
-static void boot(sim *t) {
-    sim_node_boot(&t->node);
-    t->buried = false;
-}
-
 static cnk_create_topic making[TOPICS];
 static cnk_create_topics make;
 static bool make_done;
@@ -833,13 +826,13 @@ static void close_kafka(sim *t) {
                 return;
             }
             sim_world_on(t->node.world, asked_shard, run_quiesce, t);
-            if (dead(t) && !t->buried) return; /* died just now */
+            if (dead(t) && !t->node.killed) return; /* died just now */
             if (!t->quiesced) sim_world_run(t->node.world, 10 * SIM_MILLISECOND);
         }
 }
 
 static void life(sim *t, bool last) {
-    boot(t);
+    sim_node_boot(&t->node);
     const bool first = !t->made;
     if (!last && !first && chance(t, 1, 8)) sim_world_crash_in(t->node.world, 1 + below(t, 60)); /* while it starts */
     if (!last && !first && chance(t, 1, 10)) {
@@ -859,7 +852,6 @@ static void life(sim *t, bool last) {
         }
     }
     sim_node_kill(&t->node);
-    t->buried = true;
     if (t->node.broker) close_kafka(t);
     sim_node_end(&t->node);
     sim_node_free(&t->node);
