@@ -566,7 +566,8 @@ struct cnk_group_call {
     bool home, canceling; /* home: it has come back */
 };
 
-/* ENOTCOORDINATOR where there is no such topic, or the partition is not led here. */
+/* ENOTCOORDINATOR where there is no such topic, or the partition is not led here. OFFSET_FETCH: topics that are asked for
+ * without their ids are those that have the names now, and so are all of a group's; the ids are filled in. */
 int cnk_broker_group(cnk_shard *shard, cnk_group_call *op);
 void cnk_broker_group_cancel(cnk_group_call *op);
 /* Gives the answer's memory back. Once, after CNK_DONE or `done`. */
@@ -712,6 +713,7 @@ enum cnk_broker_bug {
     CNK_BROKER_BUG_NONE,
     CNK_BROKER_BUG_LOSE_WAKE, /* a fetch forgets that data has come while other shards had not answered */
     CNK_BROKER_BUG_WATCH_BLIND, /* a watch does not look at what has happened before it was armed */
+    CNK_BROKER_BUG_RESUME, /* a topic that is made anew has the offsets of the one before */
     CNK_BROKER_BUG_COUNT
 };
 extern enum cnk_broker_bug cnk_broker_bug;

@@ -7,6 +7,9 @@
  * A call goes and comes by message, also where both shards are the same, so that `done` never runs inside the starting
  * call. A cancelled one is over when its answer and the cancellation have both come home.
  *
+ * A topic that is made anew resumes nowhere: offsets are those of the topic that has the name now, by the image of the
+ * caller's shard, also where those of an earlier one could not be taken away (a crash, a log without room).
+ *
  * A coordinator loads by ordinary fetches of its own partition, one at a time.
  *
  * Owner of an operation: its caller's shard, but for the call itself, which is the coordinator's from message to message. */
@@ -31,6 +34,8 @@ static void run_at_home(chronik_post *post);
 static void run_cancel(chronik_post *post);
 static void run_cancel_home(chronik_post *post);
 static void over(cnk_group_call *op);
+static void ids_fill(const cnk_shard *shard, cnk_coord_call *call);
+static void offsets_sift(const cnk_shard *shard, cnk_coord_call *call);
 static int on_read(void *arg, int64_t offset, uint32_t bytes);
 static void on_notice(void *arg, int code, const char *text);
 static void on_fetched(cnk_fetch *op);
@@ -51,6 +56,7 @@ int cnk_broker_group(cnk_shard *shard, cnk_group_call *op) {
     op->call.arg = op;
     op->call.error = CHRONIK_ENOTCOORDINATOR;
     if (topic == NULL || op->partition >= topic->partition_count) return CNK_DONE;
+    if (op->call.kind == CNK_COORD_OFFSET_FETCH && !op->call.all_topics) ids_fill(shard, &op->call);
     int32_t number =
         op->partition >= 0 ? op->partition : cnk_coord_partition_of(op->call.group, topic->partition_count);
     op->stream = topic->partitions[number].stream;
@@ -89,7 +95,33 @@ static void run_cancel_home(chronik_post *post) {
 
 static void over(cnk_group_call *op) {
     cnk_list_remove(&op->node);
+    if (op->call.kind == CNK_COORD_OFFSET_FETCH && op->call.all_topics && op->call.error == 0)
+        offsets_sift(op->shard, &op->call);
     op->done(op);
+}
+
+static void ids_fill(const cnk_shard *shard, cnk_coord_call *call) {
+    for (size_t i = 0; i < call->topic_count; i++) {
+        cnk_coord_topic *t = &call->topics[i];
+        if (!cnk_uuid_is_zero(&t->id) || BROKER_BUG(RESUME)) continue;
+        const cnk_meta_topic *now = cnk_meta_topic_by_name(shard->image, t->name.p, t->name.len);
+        if (now) t->id = now->id;
+    }
+}
+
+/* Of all that a group has: topics that are there get their ids, and keep what is theirs. */
+static void offsets_sift(const cnk_shard *shard, cnk_coord_call *call) {
+    size_t topics = 0;
+    ids_fill(shard, call);
+    for (size_t i = 0; i < call->topic_count; i++) {
+        cnk_coord_topic *t = &call->topics[i];
+        size_t offsets = 0;
+        for (size_t n = 0; n < t->offset_count; n++)
+            if (!cnk_coord_other_topic(&t->id, &t->offsets[n].topic_id)) t->offsets[offsets++] = t->offsets[n];
+        t->offset_count = offsets;
+        if (offsets > 0) call->topics[topics++] = *t;
+    }
+    call->topic_count = topics;
 }
 
 static void send(cnk_shard *from, cnk_shard *to, chronik_post *post) {

@@ -66,6 +66,7 @@ typedef struct cnk_coord_offset { /* of a partition: to be stored, or as stored 
     int64_t offset;       /* -1: none */
     int64_t timestamp_ms; /* of a commit; -1: now */
     cnk_text metadata;
+    cnk_uuid topic_id; /* as stored: the topic that it was stored for; zero: not known */
     int error;
 } cnk_coord_offset;
 
@@ -201,6 +202,8 @@ int cnk_coord_snapshot(const cnk_coord *coord, cnk_writer *out);
  * cnk_coord_lead. What is wrong with it makes the instance load from the log. */
 void cnk_coord_restore(cnk_coord *coord, uint8_t *state, size_t len);
 
+/* What was stored for one topic is not another one's of the same name. An id that is not known is anybody's. */
+bool cnk_coord_other_topic(const cnk_uuid *asked, const cnk_uuid *stored);
 void cnk_coord_call_start(cnk_coord *coord, cnk_coord_call *call);
 /* The caller has gone: the call is done with ECANCELED, from inside, unless it is done already. */
 void cnk_coord_call_cancel(cnk_coord_call *call);

@@ -193,12 +193,12 @@ static int fill(cnk_coord_call *call, const cnk_group_offset *from, cnk_coord_of
     to->offset = from->offset;
     to->leader_epoch = from->leader_epoch;
     to->metadata = (cnk_text){copy, from->metadata_len};
+    to->topic_id = from->topic_id;
     return 0;
 }
 
-/* Stored for a topic of the same name that is no more? Who asks by id is told of its own alone. */
-static bool other_topic(const cnk_coord_topic *asked, const cnk_group_offset *o) {
-    return o && !cnk_uuid_is_zero(&asked->id) && !cnk_uuid_is_zero(&o->topic_id) && !cnk_uuid_equal(&asked->id, &o->topic_id);
+bool cnk_coord_other_topic(const cnk_uuid *asked, const cnk_uuid *stored) {
+    return !cnk_uuid_is_zero(asked) && !cnk_uuid_is_zero(stored) && !cnk_uuid_equal(asked, stored);
 }
 
 static int fetch_asked(const cnk_group *g, cnk_coord_call *call) {
@@ -207,7 +207,8 @@ static int fetch_asked(const cnk_group *g, cnk_coord_call *call) {
         for (size_t i = 0; i < call->topics[t].offset_count && rc == 0; i++) {
             cnk_coord_offset *o = &call->topics[t].offsets[i];
             const cnk_group_offset *stored = g ? offset_of(g, call->topics[t].name, o->partition) : NULL;
-            rc = fill(call, other_topic(&call->topics[t], stored) ? NULL : stored, o);
+            bool other = stored && cnk_coord_other_topic(&call->topics[t].id, &stored->topic_id);
+            rc = fill(call, other ? NULL : stored, o);
         }
     return rc;
 }

@@ -53,11 +53,8 @@ static bool unknown(const cnk_kafka_request *r, const topic_in *t) {
 }
 
 /* All of a group's, by id: what is stored for topics that are gone is not shown. */
-static bool hidden(const cnk_kafka_request *r, const cnk_coord_call *call, const cnk_coord_topic *t, cnk_uuid *ret_id) {
-    if (r->version < 10 || !call->all_topics) return false;
-    const cnk_meta_topic *topic = cnk_meta_topic_by_name(cnk_shard_image(cnk_kafka_request_shard(r)), t->name.p, t->name.len);
-    if (topic) *ret_id = topic->id;
-    return !topic;
+static bool hidden(const cnk_kafka_request *r, const cnk_coord_call *call, const cnk_coord_topic *t) {
+    return r->version >= 10 && call->all_topics && cnk_uuid_is_zero(&t->id);
 }
 
 static int fill_group(cnk_kafka_request *r, const fetch_state *s, size_t n, group_out *to) {
@@ -72,10 +69,8 @@ static int fill_group(cnk_kafka_request *r, const fetch_state *s, size_t n, grou
     to->topics.items = cnk_kafka_request_alloc(r, call->topic_count + asked, sizeof(topic_out));
     if (!to->topics.items) return CHRONIK_ENOMEM;
     for (size_t t = 0; t < call->topic_count && code == 0; t++) {
-        cnk_uuid id = call->topics[t].id;
-        if (hidden(r, call, &call->topics[t], &id)) continue;
-        code = fill_topic(r, &call->topics[t], call->error, &to->topics.items[to->topics.count]);
-        to->topics.items[to->topics.count++].topic_id = id;
+        if (hidden(r, call, &call->topics[t])) continue;
+        code = fill_topic(r, &call->topics[t], call->error, &to->topics.items[to->topics.count++]);
     }
     for (size_t t = 0; t < asked && code == 0; t++)
         if (unknown(r, &s->asked[n].topics.items[t]))

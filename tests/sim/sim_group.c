@@ -1,6 +1,6 @@
 /* Proves groups by simulation: members join, beat, commit, leave, hang past their sessions and come back, are forgotten by
- * their clients, lose connections, static ones come back without their ids; with crashes, power cuts, failed calls and
- * orderly stops of the broker between them, and another number of shards at each start.
+ * their clients, lose connections, static ones come back without their ids; their topic is deleted and made anew; with
+ * crashes, power cuts, failed calls and orderly stops of the broker between them, and another number of shards at each start.
  *
  *     sim_group [--seeds N] [--from S] [--bug NAME] [--trace] [--coverage] [--keep-going]
  *
@@ -8,6 +8,7 @@
  *  - in one generation of a group no partition has two owners (a static member that comes back is the same owner);
  *  - an acknowledged offset is never lost, nor goes back; none is there that nobody sent;
  *  - nobody's offset is accepted in an older generation than one whose members know of it already;
+ *  - a topic that is made anew has no offsets of the one before: an offset tells which one it is of;
  *  - when nothing is in the way, every group comes to rest: all its members in one generation, each partition with an owner.
  * With --bug a known mistake is put back; the run then succeeds when it is found, and says after how many seeds.
  *
@@ -27,6 +28,8 @@ enum {
     ACTORS = 7,
     PARTITIONS = 5,
     GENERATIONS_MAX = 4000, /* of a group, in one run */
+    TOPICS_MAX = 64,        /* that bear the one name after each other */
+    TOPIC_STEP = 1000000,   /* offsets of the n-th one begin with n times as many */
     OWNER_MAX = 128,
     WORLDS_MIN = 5,
     WORLDS_MAX = 30,
@@ -42,7 +45,7 @@ typedef struct model { /* a group */
     char name[16];
     generation *generations;
     int32_t told; /* the newest generation that a member has got an assignment in */
-    int64_t acked[PARTITIONS], sent[PARTITIONS]; /* -1: none */
+    int64_t acked[TOPICS_MAX][PARTITIONS], sent[TOPICS_MAX][PARTITIONS]; /* -1: none */
 } model;
 
 typedef enum actor_state { OUT, TOLD, OWNER } actor_state; /* TOLD: has the generation, wants the assignment */
@@ -68,8 +71,8 @@ struct operation {
     unsigned shard;
     bool over;
     int32_t told, generation;
-    int partition;
-    int64_t acked[PARTITIONS];
+    int partition, topic_number;
+    int64_t acked;
     char group[16], id[ID_MAX], instance[24];
     cnk_coord_protocol protocol;
     cnk_coord_member members[ACTORS * 2];
@@ -87,12 +90,15 @@ typedef struct sim {
     model groups[GROUPS];
     actor actors[ACTORS];
     operation *operations;
-    bool calm, topic_made;
+    cnk_uuid topics[TOPICS_MAX];
+    bool doomed[TOPICS_MAX]; /* it may be gone, and what is stored for it */
+    int topic_count;
+    bool calm, topic_made, deleting, remaking;
 } sim;
 
 static sim *the_sim;
 static struct {
-    uint64_t joins, assignments, commits, fetches, refused, fenced, left, replaced;
+    uint64_t joins, assignments, commits, fetches, refused, fenced, left, replaced, deleted;
 } totals;
 
 #define violation(t, ...) sim_node_wrong(&(t)->node, __VA_ARGS__)
@@ -148,7 +154,6 @@ static operation *operation_new(sim *t, actor *a, cnk_coord_kind kind) {
     snprintf(o->instance, sizeof o->instance, "%s", a->instance);
     o->generation = a->generation;
     o->told = t->groups[a->group].told;
-    memcpy(o->acked, t->groups[a->group].acked, sizeof o->acked);
     o->call = (cnk_group_call){.partition = -1, .done = on_done, .arg = o};
     o->call.call.kind = kind;
     o->call.call.version = 9;
@@ -161,11 +166,43 @@ static operation *operation_new(sim *t, actor *a, cnk_coord_kind kind) {
     return o;
 }
 
+/* Which of the topics that have had the name has it now, as the shard sees it; -1: none. */
+static int topic_number(sim *t, unsigned shard) {
+    const cnk_meta_topic *now = cnk_meta_topic_by_name(cnk_shard_image(cnk_broker_shard(t->node.broker, shard)), "t", 1);
+    if (now == NULL) return -1;
+    for (int n = 0; n < t->topic_count; n++)
+        if (cnk_uuid_equal(&t->topics[n], &now->id)) return n;
+    t->topics[t->topic_count] = now->id;
+    t->doomed[t->topic_count] = t->deleting;
+    return t->topic_count++;
+}
+
+static void begin_offsets(sim *t, operation *o) {
+    const actor *a = o->who;
+    model *m = &t->groups[a->group];
+    const int number = o->topic_number;
+    o->acked = m->acked[number][o->partition];
+    if (o->call.call.kind != CNK_COORD_OFFSET_COMMIT) return;
+    const int64_t first = (int64_t)number * TOPIC_STEP, last = a->value[o->partition];
+    o->offsets[0].offset = last >= first ? last + 1 : first;
+    o->topic.id = t->topics[number];
+    if (o->offsets[0].offset > m->sent[number][o->partition]) m->sent[number][o->partition] = o->offsets[0].offset;
+}
+
 static operation *starting;
 
 static void run_start(void *arg) {
     sim *t = arg;
     operation *o = starting;
+    if (o->call.call.kind == CNK_COORD_OFFSET_COMMIT || o->call.call.kind == CNK_COORD_OFFSET_FETCH) {
+        o->topic_number = topic_number(t, o->shard);
+        if (o->topic_number < 0) { /* a client would look for it */
+            o->over = true;
+            o->who->op = NULL;
+            return;
+        }
+        begin_offsets(t, o);
+    }
     int rc = cnk_broker_group(cnk_broker_shard(t->node.broker, o->shard), &o->call);
     if (rc == CNK_PENDING) return;
     if (rc < 0) o->call.call.error = rc;
@@ -213,16 +250,13 @@ static void start_sync(sim *t, actor *a) {
 
 static void start_offsets(sim *t, actor *a, cnk_coord_kind kind, int partition) {
     operation *o = operation_new(t, a, kind);
-    model *m = &t->groups[a->group];
     o->partition = partition;
-    o->topic = (cnk_coord_topic){.name = text("t"), .offsets = o->offsets};
-    o->call.call.topics = &o->topic;
-    o->call.call.topic_count = 1;
-    o->topic.offset_count = 1;
+    o->topic = (cnk_coord_topic){.name = text("t"), .offsets = o->offsets, .offset_count = 1};
     o->offsets[0] = (cnk_coord_offset){.partition = partition, .timestamp_ms = -1, .leader_epoch = -1, .metadata = text("")};
-    if (kind == CNK_COORD_OFFSET_COMMIT) {
-        o->offsets[0].offset = a->value[partition] + 1;
-        if (o->offsets[0].offset > m->sent[partition]) m->sent[partition] = o->offsets[0].offset;
+    o->call.call.all_topics = kind == CNK_COORD_OFFSET_FETCH && chance(t, 1, 4);
+    if (!o->call.call.all_topics) {
+        o->call.call.topics = &o->topic;
+        o->call.call.topic_count = 1;
     }
     start(t, o);
 }
@@ -298,22 +332,39 @@ static void committed(sim *t, operation *o, actor *a) {
         if (o->told > o->generation)
             violation(t, "%s: offset %lld of partition %d is accepted in generation %d, when members knew of %d", m->name,
                       (long long)value, o->partition, o->generation, o->told);
-        if (value > m->acked[o->partition]) m->acked[o->partition] = value;
+        int64_t *acked = &m->acked[o->topic_number][o->partition];
+        if (value > *acked) *acked = value;
     }
     if (a == NULL || !judged(t, a, error)) return;
     if (a->known[o->partition]) a->value[o->partition] = value;
+}
+
+/* The partition's offset among all of a group's, and which topic had the name when they were told. */
+static int64_t pick(sim *t, operation *o) {
+    const cnk_coord_call *call = &o->call.call;
+    const int now = topic_number(t, o->shard);
+    if (now != o->topic_number) o->acked = -1; /* nothing is known of that one */
+    o->topic_number = now;
+    for (size_t i = 0; i < call->topic_count; i++)
+        for (size_t n = 0; n < call->topics[i].offset_count; n++)
+            if (call->topics[i].offsets[n].partition == o->partition) return call->topics[i].offsets[n].offset;
+    return -1;
 }
 
 static void fetched(sim *t, operation *o, actor *a) {
     model *m = &t->groups[o->group[1] - '0'];
     int error = o->call.call.error ? o->call.call.error : o->offsets[0].error;
     int64_t value = o->offsets[0].offset;
-    if (error == 0) {
+    if (error == 0 && o->call.call.all_topics) value = pick(t, o);
+    if (error == 0 && o->topic_number >= 0) {
         totals.fetches++;
-        if (value < o->acked[o->partition])
+        if (value >= 0 && value / TOPIC_STEP != o->topic_number)
+            violation(t, "%s, partition %d of topic %d: offset %lld is that of another one", m->name, o->partition,
+                      o->topic_number, (long long)value);
+        if (value < o->acked && !t->doomed[o->topic_number])
             violation(t, "%s, partition %d: offset %lld is stored, %lld was acknowledged", m->name, o->partition,
-                      (long long)value, (long long)o->acked[o->partition]);
-        if (value > m->sent[o->partition])
+                      (long long)value, (long long)o->acked);
+        if (value > m->sent[o->topic_number][o->partition])
             violation(t, "%s, partition %d: offset %lld is stored, and nobody sent it", m->name, o->partition,
                       (long long)value);
     }
@@ -377,7 +428,57 @@ static void own(sim *t, actor *a) {
     else start_offsets(t, a, a->known[p] ? CNK_COORD_OFFSET_COMMIT : CNK_COORD_OFFSET_FETCH, p);
 }
 
+/* ---- the topics ------------------------------------------------------------------------------------------------- */
+
+static cnk_create_topic making;
+static cnk_create_topics make;
+static cnk_delete_topic unmaking;
+static cnk_delete_topics unmake;
+
+static void on_made(cnk_create_topics *op) {
+    sim *t = op->arg;
+    t->topic_made = true;
+    t->remaking = false;
+}
+
+static void start_make(sim *t, const char *name) {
+    const bool groups = strcmp(name, CNK_COORD_GROUPS_TOPIC) == 0;
+    making = (cnk_create_topic){.name = text(name), .partitions = groups ? -1 : PARTITIONS, .replication = -1};
+    make = (cnk_create_topics){.timeout_ms = 20000, .automatic = groups, .coordinator = groups, .topics = &making,
+                               .topic_count = 1, .done = on_made, .arg = t};
+    t->topic_made = false;
+    if (cnk_broker_create_topics(cnk_broker_shard(t->node.broker, 0), &make) < 0) on_made(&make);
+}
+static void run_make(void *arg) { start_make(arg, "t"); }
+static void run_make_groups(void *arg) { start_make(arg, CNK_COORD_GROUPS_TOPIC); }
+
+static void on_unmade(cnk_delete_topics *op) {
+    sim *t = op->arg;
+    if (t->node.killed || dead(t) || t->node.stopping) return; /* it may be there, or not */
+    t->deleting = false;
+    totals.deleted += unmaking.error == 0;
+    run_make(t);
+}
+
+static void run_unmake(void *arg) {
+    sim *t = arg;
+    unmaking = (cnk_delete_topic){.name = text("t")};
+    unmake = (cnk_delete_topics){.timeout_ms = 20000, .topics = &unmaking, .topic_count = 1, .done = on_unmade, .arg = t};
+    t->remaking = t->deleting = true;
+    for (int n = 0; n < t->topic_count; n++) t->doomed[n] = true;
+    if (cnk_broker_delete_topics(cnk_broker_shard(t->node.broker, 0), &unmake) < 0) t->remaking = t->deleting = false;
+}
+
+static bool is_made(void *arg) { return ((sim *)arg)->topic_made; }
+static bool is_remade(void *arg) { return !((sim *)arg)->remaking; }
+
+/* ---- everybody -------------------------------------------------------------------------------------------------- */
+
 static void act(sim *t) {
+    if (!t->calm && !t->remaking && t->topic_count < TOPICS_MAX - 2 && chance(t, 1, 150)) {
+        sim_world_on(t->node.world, 0, run_unmake, t);
+        return;
+    }
     actor *a = &t->actors[below(t, ACTORS)];
     uint64_t now = sim_world_now_ns(t->node.world);
     if (a->sleeps_until > now && !t->calm) return;
@@ -445,6 +546,8 @@ static bool settled(sim *t) {
 
 static void come_to_rest(sim *t) {
     t->calm = true;
+    if (!sim_world_run_until(t->node.world, is_remade, t, 60 * SIM_SECOND) && !dead(t) && !t->node.fenced)
+        violation(t, "the topic is not made anew");
     for (int n = 0; n < 60 && !settled(t) && !t->node.failed && !dead(t) && !t->node.fenced; n++) work(t, 300);
     if (!t->node.failed && !dead(t) && !t->node.fenced && !settled(t)) {
         violation(t, "a group does not settle");
@@ -458,35 +561,25 @@ static void come_to_rest(sim *t) {
 
 /* ---- worlds ----------------------------------------------------------------------------------------------------- */
 
-static bool is_made(void *arg) { return ((sim *)arg)->topic_made; }
-
-static void on_made(cnk_create_topics *op) { ((sim *)op->arg)->topic_made = true; }
-
-static cnk_create_topic making;
-static cnk_create_topics make;
-static void run_make(void *arg) {
-    sim *t = arg;
-    making = (cnk_create_topic){.name = text(CNK_COORD_GROUPS_TOPIC), .partitions = -1, .replication = -1};
-    make = (cnk_create_topics){.timeout_ms = 20000, .automatic = true, .coordinator = true, .topics = &making, .topic_count = 1,
-                               .done = on_made, .arg = t};
-    t->topic_made = false;
-    if (cnk_broker_create_topics(cnk_broker_shard(t->node.broker, 0), &make) < 0) t->topic_made = true;
-}
-
 static void boot(sim *t) {
     sim_node_boot(&t->node);
     for (int n = 0; n < ACTORS; n++) t->actors[n].sleeps_until = 0; /* another clock */
 }
 
-/* false: not serving. */
-static bool open_all(sim *t) {
-    if (!sim_node_open(&t->node)) return false;
-    sim_world_on(t->node.world, 0, run_make, t);
+static bool made(sim *t, void (*run)(void *arg)) {
+    sim_world_on(t->node.world, 0, run, t);
     if (!sim_world_run_until(t->node.world, is_made, t, 60 * SIM_SECOND)) {
-        if (!dead(t) && !t->node.faulty && !t->node.fenced) violation(t, "the topic of groups is not made");
+        if (!dead(t) && !t->node.faulty && !t->node.fenced) violation(t, "topic %s is not made", making.name.p);
         return false;
     }
     return !t->node.failed && !dead(t);
+}
+
+/* false: not serving. */
+static bool open_all(sim *t) {
+    if (!sim_node_open(&t->node)) return false;
+    t->deleting = t->remaking = false;
+    return made(t, run_make_groups) && made(t, run_make);
 }
 
 /* The members forget what they had under way, and nothing else: they do not know that the broker was away. */
@@ -526,7 +619,7 @@ static void life(sim *t, bool last) {
 
 static void settings(sim *t, sim_run *run) {
     sim_node_init(&t->node, run, &t->rng);
-    t->node.wal_options.unsynced_bytes_max = chance(t, 1, 3) ? 3000 : 64 << 20;
+    t->node.wal_options.unsynced_bytes_max = chance(t, 1, 3) ? 200 + below(t, 3000) : 64 << 20;
     t->node.wal_options.linger_always = chance(t, 1, 6);
     t->node.options.offsets_partitions = 1 + (int32_t)below(t, 4);
     t->node.options.groups.initial_delay_ms = 20 + (int32_t)below(t, 100);
@@ -545,7 +638,8 @@ static bool run_seed(sim_run *run) {
         model *m = &t->groups[g];
         snprintf(m->name, sizeof m->name, "g%d", g);
         m->generations = calloc(GENERATIONS_MAX, sizeof *m->generations);
-        for (int p = 0; p < PARTITIONS; p++) m->acked[p] = m->sent[p] = -1;
+        for (int n = 0; n < TOPICS_MAX; n++)
+            for (int p = 0; p < PARTITIONS; p++) m->acked[n][p] = m->sent[n][p] = -1;
     }
     for (int n = 0; n < ACTORS; n++) {
         t->actors[n].index = n;
@@ -564,28 +658,31 @@ static bool run_seed(sim_run *run) {
 /* ---- the program ------------------------------------------------------------------------------------------------ */
 
 static const char *const bugs[] = {"none",          "ack-before-sync",   "answer-before-commit", "old-generation",
-                                   "assign-unwritten", "load-stops-early", "sync-old-generation", "snapshot-skips", NULL};
+                                   "assign-unwritten", "load-stops-early", "sync-old-generation", "snapshot-skips",
+                                   "resume",        NULL};
 
 static void bug_set(size_t bug) {
-    static const struct { enum cnk_wal_bug wal; enum cnk_coord_bug coord; } of[] = {
-        {CNK_WAL_BUG_NONE, CNK_COORD_BUG_NONE},
-        {CNK_WAL_BUG_ACK_BEFORE_SYNC, CNK_COORD_BUG_NONE},
-        {CNK_WAL_BUG_NONE, CNK_COORD_BUG_ANSWER_BEFORE_COMMIT},
-        {CNK_WAL_BUG_NONE, CNK_COORD_BUG_OLD_GENERATION},
-        {CNK_WAL_BUG_NONE, CNK_COORD_BUG_ASSIGN_UNWRITTEN},
-        {CNK_WAL_BUG_NONE, CNK_COORD_BUG_LOAD_STOPS_EARLY},
-        {CNK_WAL_BUG_NONE, CNK_COORD_BUG_SYNC_OLD_GENERATION},
-        {CNK_WAL_BUG_NONE, CNK_COORD_BUG_SNAPSHOT_SKIPS}};
+    static const struct { enum cnk_wal_bug wal; enum cnk_coord_bug coord; enum cnk_broker_bug broker; } of[] = {
+        {.wal = CNK_WAL_BUG_NONE},
+        {.wal = CNK_WAL_BUG_ACK_BEFORE_SYNC},
+        {.coord = CNK_COORD_BUG_ANSWER_BEFORE_COMMIT},
+        {.coord = CNK_COORD_BUG_OLD_GENERATION},
+        {.coord = CNK_COORD_BUG_ASSIGN_UNWRITTEN},
+        {.coord = CNK_COORD_BUG_LOAD_STOPS_EARLY},
+        {.coord = CNK_COORD_BUG_SYNC_OLD_GENERATION},
+        {.coord = CNK_COORD_BUG_SNAPSHOT_SKIPS},
+        {.broker = CNK_BROKER_BUG_RESUME}};
     cnk_wal_bug = of[bug].wal;
     cnk_coord_bug = of[bug].coord;
+    cnk_broker_bug = of[bug].broker;
 }
 
 static void print_totals(void) {
     printf("%llu joins, %llu assignments, %llu commits acknowledged, %llu fetched; %llu left, %llu static ones came back, %llu "
-           "fenced, %llu refused",
+           "fenced, %llu refused; the topic deleted %llu times",
            (unsigned long long)totals.joins, (unsigned long long)totals.assignments, (unsigned long long)totals.commits,
            (unsigned long long)totals.fetches, (unsigned long long)totals.left, (unsigned long long)totals.replaced,
-           (unsigned long long)totals.fenced, (unsigned long long)totals.refused);
+           (unsigned long long)totals.fenced, (unsigned long long)totals.refused, (unsigned long long)totals.deleted);
 }
 
 int main(int argc, char **argv) {

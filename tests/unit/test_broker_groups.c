@@ -1,4 +1,7 @@
 /* Groups over a real WAL, with one shard and with three: offsets, restarts, loading from packs, expiry, failures. */
+#include <dirent.h>
+
+#include "base/crc32c.h"
 #include "broker_world.h"
 
 static world w;
@@ -33,11 +36,13 @@ static int ask(size_t shard, cnk_group_call *op) {
     }
 }
 
-static int commit(size_t shard, const char *group, const char *topic, int32_t partition, int64_t offset,
-                  const char *metadata) {
+/* Stored for the topic with this id, or with the name alone. */
+static int commit_for(size_t shard, const char *group, const char *topic, const cnk_uuid *id, int32_t partition, int64_t offset,
+                      const char *metadata) {
     cnk_coord_offset o = {
         .partition = partition, .offset = offset, .leader_epoch = 4, .timestamp_ms = -1, .metadata = text(metadata)};
     cnk_coord_topic t = {.name = text(topic), .offsets = &o, .offset_count = 1};
+    if (id) t.id = *id;
     cnk_group_call op = {.call = {.kind = CNK_COORD_OFFSET_COMMIT,
                                   .group = text(group),
                                   .generation = -1,
@@ -47,6 +52,11 @@ static int commit(size_t shard, const char *group, const char *topic, int32_t pa
     int rc = ask(shard, &op);
     cnk_broker_group_end(&op);
     return rc ? rc : o.error;
+}
+
+static int commit(size_t shard, const char *group, const char *topic, int32_t partition, int64_t offset,
+                  const char *metadata) {
+    return commit_for(shard, group, topic, NULL, partition, offset, metadata);
 }
 
 /* The offset; or an error. */
@@ -129,6 +139,44 @@ END_TEST
 START_TEST(test_load_from_snapshot) { load_from_packs(_i == 0 ? 1 : 100); }
 END_TEST
 
+/* As if a later version had written them. */
+static int rewrite_snapshots(void) {
+    char path[300];
+    uint8_t *data;
+    int found = 0;
+    DIR *d = opendir(w.wal_options.dir);
+    for (struct dirent *e; (e = readdir(d)) != NULL;) {
+        if (!strstr(e->d_name, ".checkpoint")) continue;
+        snprintf(path, sizeof path, "%s/%.200s", w.wal_options.dir, e->d_name);
+        FILE *f = fopen(path, "r+");
+        fseek(f, 0, SEEK_END);
+        const size_t len = (size_t)ftell(f);
+        data = malloc(len);
+        rewind(f);
+        ck_assert_uint_eq(fread(data, 1, len, f), len);
+        for (size_t at = 16; at + 6 <= len; at++)
+            if (memcmp(data + at, "CCOR\1", 6) == 0) data[at + 4] = 9, found++;
+        cnk_store_le32(data + 12, cnk_crc32c(0, data + 16, len - 16));
+        rewind(f);
+        ck_assert_uint_eq(fwrite(data, 1, len, f), len);
+        fclose(f);
+        free(data);
+    }
+    closedir(d);
+    return found;
+}
+
+START_TEST(test_a_snapshot_that_cannot_be_read) {
+    load_from_packs(1);
+    world_close(&w);
+    ck_assert_int_gt(rewrite_snapshots(), 0);
+    world_open(&w);
+    ck_assert_int_eq((int)fetch_offset(0, "two", "t", 0, NULL), 1491);
+    ck_assert_int_eq((int)fetch_offset(0, "one", "t", 1, NULL), 1499);
+    ck_assert_int_gt(w.notices, 0);
+}
+END_TEST
+
 START_TEST(test_refusals) {
     static char note[4100];
     memset(note, 'x', sizeof note - 1);
@@ -203,6 +251,39 @@ START_TEST(test_topic_deleted) {
     ck_assert_int_eq(commit(0, "g1", "u", 0, 7, ""), CHRONIK_ENOTCOORDINATOR);
     ck_assert_int_eq(make_topic(), 0);
     ck_assert_int_eq((int)fetch_offset(0, "g1", "u", 0, NULL), -1);
+}
+END_TEST
+
+static cnk_uuid id_of(const char *topic) {
+    return cnk_meta_topic_by_name(cnk_shard_image(cnk_broker_shard(w.broker, 0)), topic, strlen(topic))->id;
+}
+
+/* What a coordinator could not take away with the topic, or has got after that. */
+START_TEST(test_a_topic_made_anew_resumes_nowhere) {
+    ck_assert_int_eq(make_topic(), 0);
+    ck_assert_int_eq(create(&w, "t", 3), 0);
+    const cnk_uuid old = id_of("t");
+    ck_assert_int_eq(commit_for(0, "g", "t", &old, 0, 7, ""), 0);
+    ck_assert_int_eq((int)fetch_offset(0, "g", "t", 0, NULL), 7);
+    ck_assert_uint_eq(count_all("g"), 1);
+    ck_assert_int_eq(delete_one(&w, "t"), 0);
+    while (fetch_offset(0, "g", "t", 0, NULL) != -1) usleep(1000);
+    ck_assert_int_eq(commit_for(0, "g", "t", &old, 0, 8, ""), 0); /* was under way */
+    ck_assert_int_eq(commit_for(0, "g", "t", &old, 1, 9, ""), 0);
+    ck_assert_int_eq((int)fetch_offset(0, "g", "t", 0, NULL), 8); /* there is none of the name: as in Kafka */
+    ck_assert_int_eq(create(&w, "t", 3), 0);
+    const cnk_uuid now = id_of("t");
+    for (int round = 0; round < 2; round++) {
+        for (int32_t p = 0; p < 2; p++) ck_assert_int_eq((int)fetch_offset(w.shard_count - 1, "g", "t", p, NULL), -1);
+        ck_assert_uint_eq(count_all("g"), 0);
+        world_reopen(&w);
+    }
+    ck_assert_int_eq(commit_for(0, "g", "t", &now, 0, 3, ""), 0);
+    ck_assert_int_eq(commit(0, "g", "t", 2, 4, ""), 0); /* by a broker that wrote no ids */
+    ck_assert_int_eq((int)fetch_offset(0, "g", "t", 0, NULL), 3);
+    ck_assert_int_eq((int)fetch_offset(0, "g", "t", 1, NULL), -1);
+    ck_assert_int_eq((int)fetch_offset(0, "g", "t", 2, NULL), 4);
+    ck_assert_uint_eq(count_all("g"), 2);
 }
 END_TEST
 
@@ -488,7 +569,9 @@ int main(void) {
         tcase_add_test(c, test_refusals);
         tcase_add_test(c, test_expiry);
         tcase_add_test(c, test_topic_deleted);
+        tcase_add_test(c, test_a_topic_made_anew_resumes_nowhere);
         tcase_add_loop_test(c, test_load_from_snapshot, 0, 2);
+        tcase_add_test(c, test_a_snapshot_that_cannot_be_read);
         tcase_add_loop_test(c, test_two_members, 0, 2);
         tcase_add_test(c, test_gone_while_waiting);
         tcase_add_test(c, test_sessions_end);
