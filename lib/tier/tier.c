@@ -125,6 +125,7 @@ static int take_one(cnk_tier *t, uint64_t seq, cnk_map *told, chronik_error *err
     if (!pack || !t->catalog.whole) t->catalog.due = true;
     if (!pack) rc = open_pack(t, seq, &why, &pack);
     if (rc == 0 && (rc = cnk_tier_pack_add(t, pack)) == 0) return 0;
+    if (rc == CHRONIK_ENOMEM) cnk_error(&why, rc, 0, "%s: no memory to open its packs", t->dir);
     cnk_pack_unref(pack);
     /* A newer format is no damage: nothing may be done to a directory that is not understood. */
     if (rc != CHRONIK_ECORRUPT && rc != CHRONIK_EIO) return cnk_error_because(err, rc, &why);
@@ -161,7 +162,8 @@ static int open_all(cnk_tier *t, chronik_error *err) {
     int rc = names_list(&n, err);
     for (size_t i = 0; rc == 0 && i < n.temporary_count; i++) {
         char *path = cnk_tier_path(t->dir, n.temporary[i], ".tmp");
-        rc = path ? t->io->disk_ops->unlink(t->io->disk, path, err) : CHRONIK_ENOMEM;
+        rc = path ? t->io->disk_ops->unlink(t->io->disk, path, err)
+                  : cnk_error(err, CHRONIK_ENOMEM, 0, "%s: no memory for a name in it", t->dir);
         cnk_free(path);
     }
     if (rc == 0) rc = read_catalog(t, &told, &seq_max, err);

@@ -484,7 +484,7 @@ END_TEST
 START_TEST(each_allocation_of_a_start_on_data_may_fail) {
     int refused = 0, quiet = 0;
     down();
-    for (long n = 0; quiet < QUIET_TURNS && n < 5000; n += n < 100 ? 1 : 5) {
+    for (long n = 0; quiet < QUIET_TURNS && n < 5000; n += n < 200 ? 1 : 5) {
         node = host_with(config_here());
         long before = cnk_mem_count();
         cnk_mem_fail_at(n);
