@@ -38,11 +38,21 @@ typedef struct cnk_fsck_entry {
     bool again; /* to be written anew, wherever it lies */
 } cnk_fsck_entry;
 
+typedef struct cnk_fsck_row {
+    cnk_wal_row row;
+    cnk_fsck_file *file;
+    uint64_t pos, lsn;
+    bool lost; /* its payload is damaged */
+} cnk_fsck_row;
+
 /* The entries released_index + 1 … last_index, in this order. */
 typedef struct cnk_fsck_stream {
     cnk_wal_state now;
     uint64_t as_of;
-    bool settled, orphan;
+    bool settled;
+    bool orphan;        /* nothing here has created it */
+    cnk_fsck_row *held; /* its rows, which mean nothing where it is dropped further on */
+    size_t held_count, held_capacity;
     cnk_fsck_entry *entries;
     size_t count, capacity;
     const uint8_t *blob; /* within the checkpoint */

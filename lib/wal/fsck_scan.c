@@ -154,6 +154,7 @@ static int stream_add(cnk_fsck *k, uint64_t id, cnk_fsck_stream **ret_stream) {
 
 static void stream_free(cnk_fsck_stream *s) {
     cnk_free(s->entries);
+    cnk_free(s->held);
     cnk_free(s);
 }
 
@@ -353,6 +354,18 @@ static int replay_unknown(cnk_fsck *k, const cnk_wal_row *row, uint64_t lsn, cnk
     return 0;
 }
 
+static void drop(cnk_fsck *k, cnk_fsck_stream *s) {
+    for (size_t n = 0; n < s->count; n++) k->lost -= s->entries[n].state == FSCK_LOST; /* nobody wants them */
+    cnk_map_remove(&k->streams, s->now.id);
+    stream_free(s);
+}
+
+static int hold(cnk_fsck_stream *s, const cnk_fsck_row *row) {
+    if (cnk_array_reserve((void **)&s->held, &s->held_capacity, s->held_count + 1, sizeof *s->held)) return CHRONIK_ENOMEM;
+    s->held[s->held_count++] = *row;
+    return 0;
+}
+
 static int replay_row(cnk_fsck *k, cnk_fsck_file *f, const cnk_wal_row *row, uint64_t pos, uint64_t lsn, bool lost) {
     f->rows++;
     if (row->frame == CNK_FRAME_CHECKPOINT) {
@@ -365,16 +378,14 @@ static int replay_row(cnk_fsck *k, cnk_fsck_file *f, const cnk_wal_row *row, uin
     cnk_fsck_stream *s = cnk_map_get(&k->streams, row->stream);
     if (row->frame == CNK_FRAME_DROP) {
         if (s && lsn < s->as_of) return 0;
-        if (s) {
-            cnk_map_remove(&k->streams, row->stream);
-            stream_free(s);
-        }
+        if (s) drop(k, s);
         return cnk_map_put(&k->dropped, row->stream, k);
     }
     if (!s) {
         int code = replay_unknown(k, row, lsn, &s);
         if (code || !s) return code;
     }
+    if (s->orphan) return hold(s, &(cnk_fsck_row){*row, f, pos, lsn, lost});
     if (!s->settled && lsn < s->as_of) {
         if (row->frame == CNK_FRAME_TRUNCATE) cut_after(s, row->e.index);
         if (row->frame == CNK_FRAME_RESET) s->count = 0;
@@ -734,7 +745,12 @@ static int scan_files(cnk_fsck *k) {
 static int finish_streams(cnk_fsck *k) {
     size_t it = 0;
     for (cnk_fsck_stream *s; (s = cnk_map_next(&k->streams, &it));) {
-        int code = settle(k, s);
+        int code = 0;
+        for (size_t n = 0; n < s->held_count && code == 0; n++) {
+            const cnk_fsck_row *r = &s->held[n];
+            code = replay_settled(k, s, r->file, &r->row, r->pos, r->lsn, r->lost);
+        }
+        if (code == 0) code = settle(k, s);
         if (code) return code;
         if (!s->orphan || k->checkpoints_count == 0) continue;
         finding(k, NULL, "stream %llu: its creation and all before entry %llu are missing here", (ull)s->now.id,
