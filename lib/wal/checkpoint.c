@@ -28,9 +28,14 @@ static void ports_start(cnk_wal *wal) {
     }
 }
 
-/* Nothing in it is live. */
-static bool released(const cnk_wal_file *f) {
-    return f->state == FILE_SEALED && atomic_load_explicit(&f->live, memory_order_acquire) == 0;
+static bool live(const cnk_wal_file *f) { return atomic_load_explicit(&f->live, memory_order_acquire) > 0; }
+
+/* Nothing in it is live, nor is its header all that proves where the file before it ends: that one has its footer, or nothing
+ * in it is live either. */
+static bool released(const cnk_wal *wal, size_t n) {
+    if (wal->files[n]->state != FILE_SEALED || live(wal->files[n])) return false;
+    while (n > 0 && wal->files[n - 1]->state != FILE_SEALED) n--;
+    return n == 0 || wal->files[n - 1]->footer_there || !live(wal->files[n - 1]);
 }
 
 /* A recovered stream that no port has yet would be missing. */
@@ -48,7 +53,7 @@ static void begin(cnk_wal *wal) {
         return;
     for (size_t n = 0; n < wal->files_count; n++) {
         cnk_wal_file *f = wal->files[n];
-        if (f->last_lsn >= untold || !released(f)) continue;
+        if (f->last_lsn >= untold || !released(wal, n)) continue;
         wal->checkpoint_candidates[wal->checkpoint_candidates_count++] = f;
         if (CNK_WAL_BUG(FREE_WITHOUT_CHECKPOINT)) f->state = FILE_FREE;
     }
@@ -76,7 +81,7 @@ void cnk_wal_checkpoint_put_off(cnk_wal *wal) { put_off(wal, CNK_WAL_FULL_RETRY_
 
 uint64_t cnk_wal_checkpoint_due_ns(cnk_wal *wal) {
     bool any = false;
-    for (size_t n = 0; n < wal->files_count && !any; n++) any = released(wal->files[n]);
+    for (size_t n = 0; n < wal->files_count && !any; n++) any = released(wal, n);
     return any && !wal->checkpoint_running && may_begin(wal) ? wal->checkpoint_not_before_ns : UINT64_MAX;
 }
 

@@ -39,7 +39,7 @@ int cnk_wal_file_new(cnk_wal *wal, uint64_t number, cnk_wal_file **ret_file) {
     return 0;
 }
 
-static void file_forget_rows(cnk_wal_file *f) {
+void cnk_wal_file_forget_rows(cnk_wal_file *f) {
     cnk_free(f->rows);
     cnk_free(f->block_rows);
     f->rows = NULL;
@@ -50,7 +50,7 @@ static void file_forget_rows(cnk_wal_file *f) {
 void cnk_wal_file_destroy(cnk_wal_file *f) {
     if (!f) return;
     f->wal->io->disk_ops->close(f->wal->io->disk, f->handle);
-    file_forget_rows(f);
+    cnk_wal_file_forget_rows(f);
     cnk_free(f->path);
     cnk_free(f);
 }
@@ -427,8 +427,8 @@ static void free_step(cnk_wal *wal, cnk_wal_file *f) {
                  f->bytes <= 2 * spare_bytes(wal) && !atomic_load(&wal->fenced);
     uint64_t number = again ? wal->next_number++ : 0;
     pthread_mutex_unlock(&wal->mutex);
-    file_forget_rows(f);
-    f->no_footer = f->sealed_told = false;
+    cnk_wal_file_forget_rows(f);
+    f->no_footer = f->footer_there = f->sealed_told = false;
     f->used = f->uid = f->first_lsn = f->last_lsn = 0;
     if (again && recycle(wal, f, number) == 0) {
         f->number = number;
@@ -451,6 +451,26 @@ static void free_step(cnk_wal *wal, cnk_wal_file *f) {
 }
 
 /* ---- footers ---------------------------------------------------------------------------------------------------- */
+
+static int file_rows_reserve(cnk_wal_file *f, size_t rows) {
+    if (cnk_array_reserve((void **)&f->rows, &f->rows_capacity, f->rows_count + rows, CNK_WAL_ROW_BYTES))
+        return CHRONIK_ENOMEM;
+    return cnk_array_reserve((void **)&f->block_rows, &f->blocks_capacity, f->blocks_count + 1, sizeof *f->block_rows);
+}
+
+void cnk_wal_file_note(cnk_wal_file *f, const uint8_t *block, size_t table, size_t rows, uint64_t file_pos) {
+    if (f->no_footer) return;
+    if (file_rows_reserve(f, rows)) {
+        f->no_footer = true;
+        return;
+    }
+    uint8_t *to = f->rows + f->rows_count * CNK_WAL_ROW_BYTES;
+    if (rows > 0) memcpy(to, block + table, rows * CNK_WAL_ROW_BYTES); /* a file that begins with a witness has none yet */
+    for (size_t n = 0; n < rows; n++, to += CNK_WAL_ROW_BYTES)
+        cnk_store_le32(to + 60, (uint32_t)(cnk_load_le32(to + 60) + file_pos));
+    f->rows_count += rows;
+    f->block_rows[f->blocks_count++] = (uint32_t)rows;
+}
 
 static cnk_wal_file *footer_next(cnk_wal *wal) {
     for (size_t n = 0; n < wal->files_count; n++)
@@ -487,14 +507,16 @@ static int footer_write(cnk_wal *wal, cnk_wal_file *f, uint8_t *buf) {
     return code ? code : ops->sync(wal->io->disk, f->handle, NULL);
 }
 
-/* Failing to write a footer costs a scan at the next start, nothing else. */
+/* Failing to write a footer costs a scan at the next start, and the file after it stays until nothing here is live. */
 static void footer_step(cnk_wal *wal, cnk_wal_file *f) {
     uint8_t *buf = f->no_footer || f->blocks_count == 0 ? NULL : cnk_pages_alloc(FILL_BYTES);
-    if (buf) (void)footer_write(wal, f, buf);
+    bool there = buf && footer_write(wal, f, buf) == 0;
     cnk_pages_free(buf, FILL_BYTES);
-    file_forget_rows(f);
+    cnk_wal_file_forget_rows(f);
     pthread_mutex_lock(&wal->mutex);
     f->footer_wanted = false;
+    f->footer_there = there;
+    if (there && wal->ports_count > 0) cnk_wal_port_post_wake(wal->ports[0]); /* the next one may be free to go */
     pthread_mutex_unlock(&wal->mutex);
 }
 
@@ -523,6 +545,13 @@ static void checkpoint_step(cnk_wal *wal) {
     pthread_mutex_unlock(&wal->mutex);
 }
 
+/* A file is wanted sooner after a failure than it is tried again: the first port's timer sees to it. wal->mutex held. */
+static void retry_later(cnk_wal *wal) {
+    if (wal->spare_retry || atomic_load(&wal->full) || wal->ports_count == 0) return;
+    wal->spare_retry = true;
+    cnk_wal_port_post_wake(wal->ports[0]);
+}
+
 int64_t cnk_wal_bg_step(chronik_job *job) {
     cnk_wal *wal = CNK_CONTAINER(job, cnk_wal, bg);
     pthread_mutex_lock(&wal->mutex);
@@ -531,12 +560,13 @@ int64_t cnk_wal_bg_step(chronik_job *job) {
     cnk_wal_file *free_file = files_free_next(wal), *footer = footer_next(wal);
     bool checkpoint = wal->checkpoint_write;
     bool wait = wal->io->jobs_ops->now_ns(wal->io->jobs) < wal->prep.retry_at_ns;
-    bool prepare = spare_wanted(wal) && spare_affordable(wal) && !wait;
+    bool wanted = spare_wanted(wal) && spare_affordable(wal), prepare = wanted && !wait;
     bool rest = !filling && !free_file && !footer && !checkpoint && !prepare;
     if (rest || (atomic_load(&wal->fenced) && !filling)) {
         rest = true;
         wal->bg_scheduled = false;
         wal->checkpoint_running &= !atomic_load(&wal->fenced);
+        if (wanted && !prepare) retry_later(wal);
         if (atomic_load(&wal->shutdown) || atomic_load(&wal->fenced))
             for (size_t n = 0; n < wal->ports_count; n++) cnk_wal_port_post_wake(wal->ports[n]);
     }

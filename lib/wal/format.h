@@ -31,7 +31,7 @@
  *   DROP       stream
  *   CHECKPOINT stream = 0, index = number of the checkpoint, base offset = its first lsn, crc = its crc
  *
- * Footer (written in the background after the last block; never needed): u32 rows of each block, then all rows with
+ * Footer (written in the background after the last block, by the process that wrote it or by the next; never needed): u32 rows of each block, then all rows with
  * positions in the file. Trailer, at the start of the file's last 4 KiB, 72 bytes:
  *   0 u64 magic  8 u32 crc of 16..72  12 u32 crc of the footer  16 u64 uid  24 u64 footer position  32 u64 footer length
  *  40 u64 blocks 48 u64 rows  56 u64 last lsn  64 u32 crc of the last block  68 u32 zero

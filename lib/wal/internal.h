@@ -75,8 +75,8 @@ struct cnk_wal_file {
     size_t rows_count, rows_capacity;
     uint32_t *block_rows;
     size_t blocks_count, blocks_capacity;
-    bool footer_wanted, sealed_told; /* [mutex] */
-    bool no_footer;               /* [writer] there was no memory for its rows */
+    bool footer_wanted, footer_there, sealed_told; /* [mutex] */
+    bool no_footer;               /* [writer] there was no memory for its rows, or something in it is damaged */
     _Atomic int64_t live;         /* entries that streams have in it */
     _Atomic int64_t pins;
 };
@@ -312,7 +312,7 @@ struct cnk_wal {
         uint64_t filled;
         uint64_t retry_at_ns;
     } prep;
-    bool spare_retry; /* [mutex] memory was short for a spare */
+    bool spare_retry; /* [mutex] a spare is wanted, and memory was short for it, or it is not time yet to try again */
     uint8_t *zeros; /* CNK_WAL_ZEROS_BYTES, while a file is being filled */
 
     /* checkpoint */
@@ -398,6 +398,9 @@ size_t cnk_wal_files_spare_count(const cnk_wal *wal);             /* wal->mutex 
 void cnk_wal_file_leave(cnk_wal_file *file, uint32_t entries); /* entries of streams have left it; any thread, no mutex */
 bool cnk_wal_file_quarter_full(const cnk_wal_file *f);            /* wal->mutex held: time to prepare the next one */
 bool cnk_wal_files_next_affordable(const cnk_wal *wal);           /* wal->mutex held: a file more, if one is sealed early */
+/* Remembers a block's rows for the footer. Without memory the file simply gets none. The writer's, or recovery's. */
+void cnk_wal_file_note(cnk_wal_file *f, const uint8_t *block, size_t table, size_t rows, uint64_t file_pos);
+void cnk_wal_file_forget_rows(cnk_wal_file *f);
 uint64_t cnk_wal_file_room_needed(const cnk_wal_file *f, size_t more_blocks, size_t more_rows);
 int cnk_wal_sync_dir(cnk_wal *wal, chronik_error *err); /* fences on failure */
 char *cnk_wal_path(const cnk_wal *wal, uint64_t number, const char *suffix);

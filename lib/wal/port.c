@@ -657,6 +657,7 @@ int cnk_wal_port_open(cnk_wal *wal, const chronik_loop *loop, const cnk_wal_port
         code = loop->ops->timer_new(loop->self, timer_fire, port, &port->timer);
     if (code == 0) {
         wal->ports[wal->ports_count++] = port;
+        if (wal->ports_count == 1) cnk_wal_bg_wake(wal); /* files that recovery scanned get their footers */
         cnk_wal_port_post_wake(port); /* files that recovery found want to be converted */
     }
     pthread_mutex_unlock(&wal->mutex);

@@ -559,6 +559,8 @@ static int file_scan(recovery *rc, found_file *x) {
         }
         int code = block_replay(rc, f, &h, data, pos, bad_row);
         if (code) return code;
+        if (bad_row != SIZE_MAX) f->no_footer = true; /* the next start is to find it, too */
+        cnk_wal_file_note(f, data, h.rows_pos, h.rows, pos);
         rc->lsn = h.lsn;
         rc->crc = h.crc;
         rc->proof_lsn = h.watermark;
@@ -604,6 +606,7 @@ static int file_footer(recovery *rc, found_file *x) {
     rc->lsn = rc->rows_lsn = rc->proof_lsn = t.last_lsn;
     rc->crc = t.last_crc;
     f->used = t.footer_pos;
+    f->footer_there = true;
     return 1;
 }
 
@@ -705,6 +708,14 @@ static int by_id(const void *a, const void *b) {
     return x->now.id < y->now.id ? -1 : x->now.id > y->now.id;
 }
 
+/* A file that was scanned is to get the footer that it lacks, in the background. */
+static bool wants_footer(cnk_wal_file *f) {
+    bool fits = f->bytes % CNK_WAL_ALIGN == 0 && f->used + cnk_wal_file_room_needed(f, 0, 0) <= f->bytes;
+    bool wants = f->blocks_count > 0 && !f->no_footer && fits;
+    if (!wants) cnk_wal_file_forget_rows(f);
+    return wants;
+}
+
 /* Makes durable what was accepted, and gives each file its state. */
 static int finish_files(recovery *rc) {
     cnk_wal *wal = rc->wal;
@@ -723,6 +734,7 @@ static int finish_files(recovery *rc) {
             wal->prev_uid = x->file->uid;
             wal->prev_number = x->file->number;
             wal->prev_last_lsn = x->file->last_lsn;
+            x->file->footer_wanted = !wal->inspect && wants_footer(x->file);
         }
         if (x->file->number >= wal->next_number) wal->next_number = x->file->number + 1;
         if (code == 0) code = cnk_wal_files_add(wal, x->file);

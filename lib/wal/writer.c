@@ -136,27 +136,6 @@ static cnk_wal_file *room_for(cnk_wal *wal, size_t len, size_t rows) {
     return spare;
 }
 
-static int file_rows_reserve(cnk_wal_file *f, size_t rows) {
-    if (cnk_array_reserve((void **)&f->rows, &f->rows_capacity, f->rows_count + rows, CNK_WAL_ROW_BYTES))
-        return CHRONIK_ENOMEM;
-    return cnk_array_reserve((void **)&f->block_rows, &f->blocks_capacity, f->blocks_count + 1, sizeof *f->block_rows);
-}
-
-/* Remembers a block's rows for the footer. Without memory the file simply gets no footer. */
-static void file_note(cnk_wal_file *f, const uint8_t *block, size_t table, size_t rows, uint64_t file_pos) {
-    if (f->no_footer) return;
-    if (file_rows_reserve(f, rows)) {
-        f->no_footer = true;
-        return;
-    }
-    uint8_t *to = f->rows + f->rows_count * CNK_WAL_ROW_BYTES;
-    if (rows > 0) memcpy(to, block + table, rows * CNK_WAL_ROW_BYTES); /* a file that begins with a witness has none yet */
-    for (size_t n = 0; n < rows; n++, to += CNK_WAL_ROW_BYTES)
-        cnk_store_le32(to + 60, (uint32_t)(cnk_load_le32(to + 60) + file_pos));
-    f->rows_count += rows;
-    f->block_rows[f->blocks_count++] = (uint32_t)rows;
-}
-
 /* Stamps a block's header: from here on it has its place in the order of everything. */
 static void stamp(cnk_wal *wal, uint8_t *data, uint64_t lsn, size_t len, size_t rows, size_t table, uint64_t pos) {
     cnk_wal_file *f = wal->open;
@@ -168,7 +147,7 @@ static void stamp(cnk_wal *wal, uint8_t *data, uint64_t lsn, size_t len, size_t 
     h.rows_pos = (uint32_t)table;
     h.rows_crc = cnk_crc32c(cnk_wal_seed(f->uid), data + table, rows * CNK_WAL_ROW_BYTES);
     wal->prev_crc = cnk_wal_block_header_put(data, &h);
-    file_note(f, data, table, rows, pos);
+    cnk_wal_file_note(f, data, table, rows, pos);
 }
 
 static void commit_add(cnk_wal *wal, cnk_wal_block *b) {

@@ -8,6 +8,7 @@
  * and how many of them were reported durable. After a crash the stream must be exactly what the first k operations make
  * it, for some k that is not below the number reported: nothing acknowledged is lost, nothing is there in part, offsets
  * are dense. Operations of one port are one sequence, so k must also respect what other streams of the port were told.
+ * What a crash leaves, fsck finds in order; after damage, what fsck has repaired opens.
  * With --bug a known mistake is put back; the run then succeeds when it is found, and says after how many seeds.
  *
  * Exit code 0: all seeds clean (or the bug found). The last line is `N passed, M failed`. */
@@ -15,6 +16,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <chronik/wal.h>
 
 #include "base/crc32c.h"
 #include "base/rng.h"
@@ -72,7 +75,7 @@ typedef struct sim {
 
 static sim *the_sim; /* callbacks of ports carry their port's number */
 static sim_coverage *coverage;
-static struct { uint64_t operations, recoveries, moved, lies, lies_survived, lost; } totals;
+static struct { uint64_t operations, recoveries, moved, lies, lies_survived, lost, checks, repairs; } totals;
 
 static void violation(sim *t, const char *format, ...) CHRONIK_PRINTF(2, 3);
 static void violation(sim *t, const char *format, ...) {
@@ -365,6 +368,18 @@ static void do_trim(sim *t, unsigned port) {
     if (cnk_wal_trim(m->handle, e.index, e.base_offset) == 0) op_add(t, m, CNK_FRAME_TRIM, &e, 0);
 }
 
+/* A snapshot is installed: of something behind all that is committed, and often behind all that is there. */
+static void do_reset(sim *t, unsigned port) {
+    model_stream *m = pick(t, port);
+    if (!m || !room_for_ops(m) || chance(t, 3, 4)) return;
+    const cnk_wal_state *st = cnk_wal_stream_state(m->handle);
+    const uint64_t low = m->commit > st->released_index ? m->commit : st->released_index;
+    cnk_wal_entry e = {.index = low + 1 + below(t, 40), .term = st->last_term + (uint32_t)below(t, 3)};
+    e.base_offset = st->next_offset + (int64_t)below(t, 100);
+    if (e.term == 0) e.term = 1;
+    if (cnk_wal_reset(m->handle, e.index, e.term, e.base_offset) == 0) op_add(t, m, CNK_FRAME_RESET, &e, 0);
+}
+
 static void do_drop(sim *t, unsigned port) {
     model_stream *m = pick(t, port);
     if (!m || !room_for_ops(m)) return;
@@ -421,7 +436,8 @@ static void run_task(void *arg) {
     else if (w < 72) do_truncate(t, port);
     else if (w < 75) do_trim(t, port);
     else if (w < 76) do_drop(t, port);
-    else if (w < 84) do_release(t, port);
+    else if (w < 77) do_reset(t, port);
+    else if (w < 85) do_release(t, port);
     else if (w < 90) cnk_wal_checkpoint(t->ports[port]);
     else if (w < 95) return; /* only time passes */
     if (w < 60 ? chance(t, 3, 4) : true) cnk_wal_kick(t->ports[port]);
@@ -564,8 +580,45 @@ static void flip(sim *t) {
     }
 }
 
+static int fsck(sim_disk *disk, unsigned flags, chronik_error *err) {
+    sim_world *world = sim_world_new(disk, NULL);
+    const int code = cnk_wal_fsck(sim_world_io(world), "wal", flags, NULL, NULL, err);
+    sim_world_free(world);
+    return code;
+}
+
+/* What a crash leaves is in order. */
+static void check(sim *t) {
+    chronik_error err = CHRONIK_ERROR_INIT;
+    const int code = fsck(t->disk, 0, &err);
+    if (code && code != CHRONIK_ENOTFOUND) /* ended before there was a directory */
+        violation(t, "fsck finds %s: %s", chronik_error_name(code), err.text);
+    totals.checks++;
+}
+
+/* What is damaged is found, and opens when it has been repaired. */
+static void repair(sim *t, bool opens) {
+    chronik_error err = CHRONIK_ERROR_INIT;
+    cnk_wal *wal = NULL;
+    sim_disk *disk = sim_disk_clone(t->disk, below(t, UINT64_MAX));
+    int code = fsck(disk, 0, &err);
+    if (code == 0 && !opens) violation(t, "fsck finds nothing, and it does not open");
+    if (code == CHRONIK_ECORRUPT && fsck(disk, CHRONIK_WAL_FSCK_CUT, &err) == 0) {
+        sim_world *world = sim_world_new(disk, NULL);
+        totals.repairs++;
+        code = cnk_wal_open(sim_world_io(world), &t->options, NULL, NULL, &err, &wal);
+        if (code) violation(t, "it is repaired, and does not open: %s: %s", chronik_error_name(code), err.text);
+        else cnk_wal_free(wal);
+        sim_world_free(world);
+        code = fsck(disk, 0, &err);
+        if (code) violation(t, "it is repaired, and fsck finds %s: %s", chronik_error_name(code), err.text);
+    }
+    sim_disk_free(disk);
+}
+
 static void life(sim *t, bool last) {
     unsigned loops;
+    if (t->worlds > 0 && chance(t, 1, 4)) check(t);
     boot(t, &loops);
     bool fault = chance(t, 1, 4);
     if (fault) {
@@ -602,8 +655,9 @@ static void damaged_life(sim *t) {
     flip(t);
     t->flipped = true;
     boot(t, &loops);
-    (void)start(t, loops, true);
+    const bool opens = start(t, loops, true);
     shut(t);
+    if (!t->failed) repair(t, opens);
 }
 
 /* At the end: a disk that says it has synced, and has not, and then the power goes. What is lost cannot be brought back, but
@@ -620,9 +674,11 @@ static void lying_life(sim *t) {
     sim_disk_crash(t->disk, SIM_CRASH_POWER);
     t->lied = true;
     boot(t, &loops);
-    totals.lies_survived += start(t, loops, true);
+    const bool opens = start(t, loops, true);
+    totals.lies_survived += opens;
     totals.lies++;
     shut(t);
+    if (!t->failed) repair(t, opens);
 }
 
 static bool run_seed(sim_run *run) {
@@ -684,10 +740,11 @@ static const char *const bugs[CNK_WAL_BUG_COUNT + 1] = {
 static void bug_set(size_t bug) { cnk_wal_bug = (enum cnk_wal_bug)bug; }
 
 static void print_totals(void) {
-    printf("%llu operations, %llu recoveries, %llu entries moved; %llu disks lied, %llu noticed, %llu streams shortened",
+    printf("%llu operations, %llu recoveries, %llu entries moved; %llu disks lied, %llu noticed, %llu streams shortened; %llu "
+           "times checked, %llu repaired",
            (unsigned long long)totals.operations, (unsigned long long)totals.recoveries, (unsigned long long)totals.moved,
            (unsigned long long)totals.lies, (unsigned long long)(totals.lies - totals.lies_survived),
-           (unsigned long long)totals.lost);
+           (unsigned long long)totals.lost, (unsigned long long)totals.checks, (unsigned long long)totals.repairs);
 }
 
 int main(int argc, char **argv) {

@@ -143,11 +143,25 @@ static void world_reopen(world *w) {
     world_open(w);
 }
 
-static void world_remove(world *w) {
-    world_close(w);
+static void world_delete(world *w) {
     char command[128];
     snprintf(command, sizeof command, "rm -rf '%s'", w->dir);
     ck_assert_int_eq(system(command), 0);
+}
+
+static void world_remove(world *w) {
+    world_close(w);
+    world_delete(w);
+}
+
+/* It does not open, and says why not. */
+static void refused(world *w) {
+    chronik_error err = CHRONIK_ERROR_INIT;
+    cnk_wal *wal;
+    ck_assert_int_eq(chronik_io_posix_new(NULL, &err, &w->io), 0);
+    ck_assert_int_eq(cnk_wal_open(w->io, &w->options, NULL, NULL, &err, &wal), CHRONIK_ECORRUPT);
+    ck_assert_msg(strstr(err.text, ".wal: block") && strstr(err.text, "fsck"), "%s", err.text);
+    chronik_io_posix_free(w->io);
 }
 
 static void stream_new(world *w, uint64_t id) {
@@ -538,16 +552,8 @@ START_TEST(test_damage_is_reported) {
     ck_assert_int_eq(cnk_wal_find_index(w.streams[1], 5, &p), 0);
     world_close(&w);
     damage(&w, p.file_seq, (long)(p.file_pos & ~4095ull), 40); /* a block's header */
-    chronik_error err = CHRONIK_ERROR_INIT;
-    ck_assert_int_eq(chronik_io_posix_new(NULL, &err, &w.io), 0);
-    cnk_wal *wal;
-    ck_assert_int_eq(cnk_wal_open(w.io, &w.options, NULL, NULL, &err, &wal), CHRONIK_ECORRUPT);
-    ck_assert_ptr_nonnull(strstr(err.text, ".wal: block"));
-    ck_assert_ptr_nonnull(strstr(err.text, "fsck"));
-    chronik_io_posix_free(w.io);
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", w.dir);
-    ck_assert_int_eq(system(command), 0);
+    refused(&w);
+    world_delete(&w);
 }
 END_TEST
 
@@ -629,6 +635,125 @@ START_TEST(test_torn_end_is_cut) {
     wait_durable(&w, 1, 20);
     world_reopen(&w);
     ck_assert_uint_eq(cnk_wal_stream_state(w.streams[1])->last_index, 20);
+    world_remove(&w);
+}
+END_TEST
+
+/* ---- where a file ends ------------------------------------------------------------------------------------------- */
+
+enum { END_FILE_BYTES = 200704 };
+
+/* A disk on which some things fail. */
+static struct {
+    const chronik_io *under;
+    chronik_io io;
+    chronik_disk_ops ops;
+    bool no_trailers;    /* the last pages of files of END_FILE_BYTES cannot be written */
+    atomic_bool no_room; /* for more files */
+} poor;
+
+static int poor_write(void *self, chronik_file *file, const struct iovec *iov, int iov_count, uint64_t pos, chronik_error *err) {
+    if (poor.no_trailers && pos == END_FILE_BYTES - CNK_WAL_ALIGN) return CHRONIK_EIO;
+    return poor.under->disk_ops->write(self, file, iov, iov_count, pos, err);
+}
+
+static int poor_allocate(void *self, chronik_file *file, uint64_t len, chronik_error *err) {
+    if (atomic_load(&poor.no_room)) return CHRONIK_ENOSPC;
+    return poor.under->disk_ops->allocate(self, file, len, err);
+}
+
+static const chronik_io *poor_wrap(const chronik_io *io) {
+    poor.under = io;
+    poor.io = *io;
+    poor.ops = *io->disk_ops;
+    poor.ops.write = poor_write;
+    poor.ops.allocate = poor_allocate;
+    poor.io.disk_ops = &poor.ops;
+    return &poor.io;
+}
+
+static void seal(world *w) {
+    pthread_mutex_lock(&w->wal->mutex);
+    w->wal->seal_wanted = true;
+    pthread_mutex_unlock(&w->wal->mutex);
+}
+
+static bool is_there(world *w, uint32_t number) {
+    cnk_wal_file *f = cnk_wal_file_pin(w->wal, number);
+    if (f) cnk_wal_file_unpin(f);
+    return f != NULL;
+}
+
+static void append_one(world *w, uint64_t id) {
+    append_patiently(w, id);
+    wait_durable(w, id, cnk_wal_stream_state(w->streams[id])->last_index);
+}
+
+/* Five entries, of which four are truncated away, and others take their places in the block that is to be damaged. */
+static cnk_wal_place replace_four(world *w) {
+    for (uint64_t n = 1; n <= 5; n++) {
+        ck_assert_int_eq(append_sized(w, 1, 600), 0);
+        wait_durable(w, 1, n);
+    }
+    ck_assert_int_eq(cnk_wal_vote(w->streams[1], 2, 1), 0);
+    wait_durable(w, 1, 5);
+    ck_assert_int_eq(cnk_wal_truncate(w->streams[1], 1), 0);
+    w->durable[1] = 1;
+    for (uint64_t n = 2; n <= 5; n++) {
+        cnk_wal_entry e = {.index = n, .term = 2, .kind = CNK_ENTRY_DATA, .base_offset = (int64_t)(n - 1) * 3, .count = 3};
+        cnk_wal_payload p = {.iov_count = 0};
+        ck_assert_int_eq(cnk_wal_append(w->streams[1], &e, &p), 0);
+    }
+    wait_durable(w, 1, 5);
+    cnk_wal_place p;
+    ck_assert_int_eq(cnk_wal_find_index(w->streams[1], 2, &p), 0);
+    return p;
+}
+
+/* A file that was open when the process ended, with uncommitted entries in its last block, and the file after it has gone,
+ * whose header said where it ends. What is then damaged in it is no torn end: entries that have been replaced do not come
+ * back. It has got a footer; or (1), where that failed, the next file stays. */
+START_TEST(test_the_end_of_a_file_stays_proven) {
+    world w;
+    world_new_sized(&w, END_FILE_BYTES, 1 << 22);
+    stream_new(&w, 1);
+    stream_new(&w, 2);
+    world_close(&w);
+    w.held = 1;
+    wrap = poor_wrap;
+    poor.no_trailers = _i == 1;
+    world_open(&w);
+    append_one(&w, 2);
+    seal(&w); /* what follows goes to a file of full size */
+    append_one(&w, 2);
+    const cnk_wal_place p = replace_four(&w);
+    world_reopen(&w);
+    append_one(&w, 2);
+    const uint32_t next = (uint32_t)w.wal->open->number;
+    ck_assert_uint_gt(next, p.file_seq);
+    seal(&w);
+    append_one(&w, 2);
+    append_one(&w, 1); /* so that the last one is not missing */
+    cnk_wal_stream_release(w.streams[2], cnk_wal_stream_state(w.streams[2])->last_index - 1);
+    for (int n = 0; n < (_i == 1 ? 60 : 5000) && is_there(&w, next); n++) {
+        append_one(&w, 2);
+        usleep(2000);
+    }
+    ck_assert_int_eq(is_there(&w, next), _i == 1);
+    world_close(&w);
+    damage(&w, p.file_seq, (long)(p.file_pos & ~4095ull), 8192); /* and the witness behind it */
+    wrap = NULL;
+    if (_i == 1) {
+        refused(&w);
+        world_delete(&w);
+        return;
+    }
+    world_open(&w);
+    for (uint64_t n = 2; n <= 5; n++) {
+        cnk_wal_place got;
+        ck_assert_int_eq(cnk_wal_find_index(w.streams[1], n, &got), 0);
+        ck_assert_uint_eq(got.entry.term, 2);
+    }
     world_remove(&w);
 }
 END_TEST
@@ -817,6 +942,39 @@ static unsigned checkpoint(world *w) {
     spin(w, no_checkpoint);
     return w->snapshots - before;
 }
+
+/* The disk was full for a moment, a file that has become free helps out, and the next one is wanted before it is time to try
+ * again: that is tried all the same, later. */
+START_TEST(test_a_file_is_prepared_after_a_full_disk) {
+    world w;
+    wrap = poor_wrap;
+    poor.no_trailers = false;
+    world_new_sized(&w, END_FILE_BYTES, 1 << 22);
+    wrap = NULL;
+    stream_new(&w, 1);
+    append_one(&w, 1);
+    const uint32_t first = (uint32_t)w.wal->open->number;
+    seal(&w);
+    append_one(&w, 1);
+    atomic_store(&poor.no_room, true);
+    while (!atomic_load(&w.wal->full)) {
+        if (append_sized(&w, 1, 1000) == 0) wait_durable(&w, 1, cnk_wal_stream_state(w.streams[1])->last_index);
+        usleep(100);
+    }
+    cnk_wal_stream_release(w.streams[1], 1);
+    while (is_there(&w, first) || atomic_load(&w.wal->full)) {
+        (void)checkpoint(&w);
+        usleep(100);
+    }
+    atomic_store(&poor.no_room, false);
+    for (int n = 0; n < 3; n++) {
+        seal(&w);
+        append_one(&w, 1);
+        spin(&w, witnessed); /* which would be tried again and again */
+    }
+    world_remove(&w);
+}
+END_TEST
 
 static void blobs_check(world *w, uint64_t count) {
     world_close(w);
@@ -1280,6 +1438,8 @@ int main(void) {
     tcase_add_test(t, test_nothing_leads_to_the_last_file);
     tcase_add_test(t, test_damaged_payload_takes_one_stream_offline);
     tcase_add_test(t, test_torn_end_is_cut);
+    tcase_add_loop_test(t, test_the_end_of_a_file_stays_proven, 0, 2);
+    tcase_add_test(t, test_a_file_is_prepared_after_a_full_disk);
     tcase_add_loop_test(t, test_uncommitted_entries_move, 0, 3);
     tcase_add_test(t, test_recovery_tells_its_progress);
     tcase_add_test(t, test_uncommitted_entries_are_read_to_be_moved);
