@@ -329,8 +329,9 @@ static void say_lost(cnk_fsck *k, bool cut) {
             while (n + 1 < s->count && s->entries[n + 1].state == FSCK_LOST) n++;
             int64_t offset = s->entries[from].row.e.base_offset;
             int64_t end = n + 1 < s->count ? s->entries[n + 1].row.e.base_offset : s->now.next_offset;
+            uint64_t count = (uint64_t)end - (uint64_t)offset; /* of damaged rows, any number */
             cnk_fsck_say(k, "lost: stream %llu, entries %llu to %llu, %lld offsets from %lld; %s", (ull)s->now.id,
-                         (ull)s->entries[from].row.e.index, (ull)s->entries[n].row.e.index, (long long)(end - offset),
+                         (ull)s->entries[from].row.e.index, (ull)s->entries[n].row.e.index, (long long)count,
                          (long long)offset, cut ? "later ones keep their numbers" : "unless a copy of the file is restored");
         }
 }

@@ -229,6 +229,7 @@ static int checkpoint_stream(recovery *rc, cnk_reader *r) {
     cnk_wal_checkpoint_row_get(p, &row);
     const uint8_t *blob = row.blob_len <= CNK_WAL_BLOB_MAX ? cnk_read_bytes(r, (size_t)row.blob_len) : NULL;
     if (row.blob_len && !blob) return CHRONIK_ECORRUPT;
+    if (cnk_map_get(&rc->wal->streams_by_id, row.state.id)) return CHRONIK_ECORRUPT; /* told of twice */
     cnk_wal_stream *s;
     int code = stream_add(rc, row.state.id, &s);
     if (code) return code;

@@ -20,7 +20,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { STREAMS = 3, FILE_BYTES = 102400, FILES_MAX = 32, STEPS_MAX = 16, PAYLOAD_MAX = 5000 };
 
-/* ---- the log that is damaged ------------------------------------------------------------------------------------ */
+/* ---- the log that is damaged ------------------------------------------------------------------------------------
+ *
+ * It has been opened twice. Stream 2 commits nothing, and is truncated; a snapshot is put in the place of stream 3; another
+ * one comes and goes. */
 
 typedef struct maker {
     sim_world *sim;
@@ -32,7 +35,7 @@ typedef struct maker {
 
 static void on_durable(void *arg, cnk_wal_stream *s, uint64_t index) {
     (void)arg;
-    cnk_wal_stream_commit_set(s, index);
+    if (cnk_wal_stream_state(s)->id != 2) cnk_wal_stream_commit_set(s, index);
 }
 static void on_durable_end(void *arg) { (void)arg; }
 static void on_fenced(void *arg, const chronik_error *why) {
@@ -72,7 +75,8 @@ static void append_some(void *arg) {
     for (unsigned n = 0; n < 12; n++) {
         cnk_wal_stream *s = m->streams[n % STREAMS];
         const cnk_wal_state *st = cnk_wal_stream_state(s);
-        cnk_wal_entry e = {.index = st->last_index + 1, .term = st->term ? st->term : 1, .kind = CNK_ENTRY_DATA};
+        const uint32_t term = st->term > st->last_term ? st->term : st->last_term;
+        cnk_wal_entry e = {.index = st->last_index + 1, .term = term ? term : 1, .kind = CNK_ENTRY_DATA};
         e.count = 2;
         e.max_timestamp = 5;
         e.base_offset = st->next_offset;
@@ -90,6 +94,8 @@ static void change_some(void *arg) {
     const cnk_wal_state *st = cnk_wal_stream_state(m->streams[0]);
     CNK_ASSERT(cnk_wal_vote(m->streams[1], cnk_wal_stream_state(m->streams[1])->term + 1, 1) == 0);
     if (st->durable_index > 20) CNK_ASSERT(cnk_wal_trim(m->streams[0], st->durable_index - 10, 0) == 0);
+    st = cnk_wal_stream_state(m->streams[1]);
+    CNK_ASSERT(cnk_wal_truncate(m->streams[1], st->last_index - 3) == 0);
     cnk_wal_stream_release(m->streams[2], cnk_wal_stream_state(m->streams[2])->durable_index / 2);
     cnk_wal_checkpoint(m->port);
     cnk_wal_kick(m->port);
@@ -97,7 +103,24 @@ static void change_some(void *arg) {
 
 static void begin(void *arg) {
     maker *m = arg;
-    for (uint64_t id = 1; id <= STREAMS; id++) CNK_ASSERT(cnk_wal_stream_new(m->port, id, NULL, &m->streams[id - 1]) == 0);
+    size_t it = 0;
+    uint64_t id = 0;
+    for (cnk_wal_stream *s; (s = cnk_wal_recovered_next(m->wal, &it));) m->streams[id++] = s;
+    for (uint64_t n = 0; n < id; n++) {
+        cnk_wal_stream_attach(m->port, m->streams[n], NULL);
+        if (n != 1) cnk_wal_stream_commit_set(m->streams[n], cnk_wal_stream_state(m->streams[n])->last_index);
+    }
+    while (++id <= STREAMS) CNK_ASSERT(cnk_wal_stream_new(m->port, id, NULL, &m->streams[id - 1]) == 0);
+}
+
+static void replace_and_drop(void *arg) {
+    maker *m = arg;
+    const cnk_wal_state *st = cnk_wal_stream_state(m->streams[2]);
+    cnk_wal_stream *gone;
+    CNK_ASSERT(cnk_wal_reset(m->streams[2], st->last_index + 7, st->last_term + 1, st->next_offset + 20) == 0);
+    CNK_ASSERT(cnk_wal_stream_new(m->port, STREAMS + 1, NULL, &gone) == 0);
+    CNK_ASSERT(cnk_wal_vote(gone, 1, 1) == 0 && cnk_wal_stream_drop(gone) == 0);
+    cnk_wal_kick(m->port);
 }
 
 static void end(void *arg) { cnk_wal_drain(((maker *)arg)->port, on_drained, arg); }
@@ -107,15 +130,15 @@ static void do_on_loop(maker *m, void (*run)(void *)) {
     sim_world_run(m->sim, 20 * SIM_MILLISECOND);
 }
 
-static sim_disk *make(void) {
-    sim_disk *disk = sim_disk_new(1, NULL);
+static void live(sim_disk *disk, bool again) {
     maker m = {.sim = sim_world_new(disk, NULL)};
     CNK_ASSERT(cnk_wal_open(sim_world_io(m.sim), options(), NULL, NULL, NULL, &m.wal) == 0);
     CNK_ASSERT(cnk_wal_port_open(m.wal, sim_world_loop(m.sim, 0), &events, &m, &m.port) == 0);
     do_on_loop(&m, begin);
-    for (unsigned n = 0; n < 18; n++) {
+    for (unsigned n = 0; n < 9; n++) {
         do_on_loop(&m, append_some);
         if (n % 6 == 4) do_on_loop(&m, change_some);
+        if (again && n == 6) do_on_loop(&m, replace_and_drop);
     }
     sim_world_on(m.sim, 0, end, &m);
     for (unsigned n = 0; n < 1000 && !m.drained; n++) sim_world_run(m.sim, SIM_MILLISECOND);
@@ -123,6 +146,12 @@ static sim_disk *make(void) {
     cnk_wal_port_close(m.port);
     cnk_wal_free(m.wal);
     sim_world_free(m.sim);
+}
+
+static sim_disk *make(void) {
+    sim_disk *disk = sim_disk_new(1, NULL);
+    live(disk, false);
+    live(disk, true);
     return disk;
 }
 

@@ -67,8 +67,7 @@ static chronik_wal *world_open(world *w) {
     return wal;
 }
 
-/* A log with history: opened four times, trimmed, files recycled, checkpoints taken. */
-static void world_new(world *w, uint64_t rounds) {
+static void world_begin(world *w) {
     memset(w, 0, sizeof *w);
     /* In memory where that can be: none of this is about the device, and there are many syncs. */
     bool shm = access("/dev/shm", W_OK | X_OK) == 0;
@@ -79,6 +78,11 @@ static void world_new(world *w, uint64_t rounds) {
     w->options = (chronik_wal_options)CHRONIK_WAL_OPTIONS_INIT;
     w->options.file_bytes = 120000;
     w->options.budget_bytes = 4 << 20;
+}
+
+/* A log with history: opened four times, trimmed, files recycled, checkpoints taken. */
+static void world_new(world *w, uint64_t rounds) {
+    world_begin(w);
     for (uint64_t round = 0; round < 3; round++) {
         chronik_wal *wal = world_open(w);
         for (uint64_t s = 1; s <= STREAMS; s++) {
@@ -566,6 +570,43 @@ START_TEST(test_crash) {
 }
 END_TEST
 
+/* All files are damaged: what is kept of them has more rows than one file takes. */
+START_TEST(test_what_is_kept_takes_two_files) {
+    world w;
+    uint64_t index, text;
+    size_t len;
+    world_begin(&w);
+    w.options.file_bytes = 64 << 20;
+    w.options.budget_bytes = 256 << 20;
+    chronik_wal *wal = world_open(&w);
+    ck_assert_int_eq(chronik_wal_stream_create(wal, 1, &w.err), 0);
+    for (text = 1; text <= CNK_WAL_FILE_ROWS_MAX; text++) {
+        ck_assert_int_eq(chronik_wal_append(wal, 1, &text, sizeof text, &w.err, &index), 0);
+        ck_assert_uint_eq(index, text);
+    }
+    ck_assert_int_eq(chronik_wal_sync(wal, &w.err), 0);
+    chronik_wal_close(wal);
+    look(&w);
+    for (size_t n = 0; n < w.files_count; n++)
+        if (w.files[n].live) flip(&w.files[n], 20);
+    ck_assert_int_eq(fsck(&w, 0), CHRONIK_ECORRUPT);
+    ck_assert_msg(fsck(&w, CHRONIK_WAL_FSCK_CUT) == 0, "%s\n%s", w.err.text, w.said);
+    ck_assert_uint_eq(w.lost_said, 0);
+    look(&w);
+    size_t live = 0;
+    for (size_t n = 0; n < w.files_count; n++) live += w.files[n].live;
+    ck_assert_uint_eq(live, 2);
+    wal = world_open(&w);
+    for (uint64_t n = 1; n <= CNK_WAL_FILE_ROWS_MAX; n += n < 4000 || n > CNK_WAL_FILE_ROWS_MAX - 9000 ? 1 : 13) {
+        ck_assert_int_eq(chronik_wal_read(wal, 1, n, &text, sizeof text, &w.err, &len), 0);
+        ck_assert_uint_eq(text, n);
+    }
+    chronik_wal_close(wal);
+    ck_assert_msg(fsck(&w, 0) == 0, "%s\n%s", w.err.text, w.said);
+    world_free(&w);
+}
+END_TEST
+
 /* Every allocation, and every call to the disk, fails once: an error, and nothing that a second run would not mend. */
 START_TEST(test_failures) {
     world w;
@@ -624,6 +665,7 @@ int main(void) {
     tcase_add_test(c, test_interrupted);
     tcase_add_test(c, test_crash);
     tcase_add_test(c, test_failures);
+    tcase_add_test(c, test_what_is_kept_takes_two_files);
     tcase_add_loop_test(c, test_random, 0, 3);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);
