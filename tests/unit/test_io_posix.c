@@ -18,6 +18,14 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#ifdef __linux__
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#endif
 
 #include <chronik/io_posix.h>
 
@@ -202,6 +210,52 @@ START_TEST(allocate_never_shrinks) {
     disk->close(io->disk, file);
 }
 END_TEST
+
+#ifdef __linux__
+/* As on a file system that reserves no space: for this process, and for ever. */
+static bool without_fallocate(void) {
+    struct sock_filter code[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+                                 BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fallocate, 0, 1),
+                                 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EOPNOTSUPP),
+                                 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    struct sock_fprog filter = {sizeof code / sizeof *code, code};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+}
+
+enum { RESERVED = 300 * 4096 };
+
+/* 0; or which step it was. */
+static int reserve_by_hand(unsigned flags) {
+    static _Alignas(4096) char data[4096], got[RESERVED];
+    chronik_file *file;
+    struct iovec iov = {data, sizeof data};
+    struct stat st;
+    memset(data, 'x', sizeof data);
+    if (!without_fallocate()) return 77;
+    if (disk->open(io->disk, path[0], flags | CHRONIK_OPEN_READ | CHRONIK_OPEN_WRITE | CHRONIK_OPEN_CREATE, &error, &file)) return 1;
+    if (disk->write(io->disk, file, &iov, 1, 0, &error)) return 2;
+    if (disk->allocate(io->disk, file, RESERVED, &error)) return 3;
+    if (disk->allocate(io->disk, file, 4096, &error)) return 4; /* there is more */
+    disk->close(io->disk, file);
+    if (stat(path[0], &st) || st.st_size != RESERVED || st.st_blocks < RESERVED / 512) return 5;
+    int fd = open(path[0], O_RDONLY);
+    if (fd < 0 || read(fd, got, sizeof got) != RESERVED || memcmp(got, data, sizeof data) != 0) return 6;
+    for (size_t n = sizeof data; n < sizeof got; n++)
+        if (got[n]) return 7;
+    close(fd);
+    return 0;
+}
+
+START_TEST(space_is_reserved_by_hand) {
+    const pid_t child = fork();
+    int status;
+    if (child == 0) _exit(reserve_by_hand(_i == 0 ? 0 : CHRONIK_OPEN_DIRECT));
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert(WIFEXITED(status));
+    if (WEXITSTATUS(status) != 77) ck_assert_int_eq(WEXITSTATUS(status), 0); /* 77: no seccomp here */
+}
+END_TEST
+#endif
 
 START_TEST(cached_reads_do_not_lie) {
     chronik_file *file = open_ok(path[0], CHRONIK_OPEN_READ | CHRONIK_OPEN_WRITE | CHRONIK_OPEN_CREATE);
@@ -610,6 +664,9 @@ int main(void) {
     tcase_add_test(t, a_full_device_says_enospc);
     tcase_add_test(t, names_come_and_go);
     tcase_add_test(t, allocate_never_shrinks);
+#ifdef __linux__
+    tcase_add_loop_test(t, space_is_reserved_by_hand, 0, 2);
+#endif
     tcase_add_test(t, cached_reads_do_not_lie);
     tcase_add_test(t, one_lock_for_one_directory);
     tcase_add_test(t, descriptors_are_close_on_exec);
