@@ -54,6 +54,57 @@ static void check_grown(int32_t count) {
             ck_assert_uint_ne(topic_of("t")->partitions[p].stream, topic_of("t")->partitions[q].stream);
 }
 
+/* Who has asked goes away at once; what is under way may be done all the same. */
+#define CANCEL(name, start, cancel)                                                                                    \
+    static int name(call *c) {                                                                                         \
+        const int rc = start(c);                                                                                       \
+        if (rc == CNK_PENDING) cancel(c->op);                                                                          \
+        return rc;                                                                                                     \
+    }
+CANCEL(create_and_go, create_start, cnk_broker_create_topics_cancel)
+CANCEL(delete_and_go, delete_start, cnk_broker_delete_topics_cancel)
+CANCEL(grow_and_go, grow_start, cnk_broker_create_partitions_cancel)
+CANCEL(alter_and_go, alter_start, cnk_broker_alter_configs_cancel)
+
+START_TEST(test_gone_at_once) {
+    for (size_t shard = 0; shard < w.shard_count; shard++) {
+        call c;
+        cnk_create_topic made = {.name = text("t"), .partitions = 2, .replication = -1};
+        cnk_create_topics create_op = {.timeout_ms = 60000, .topics = &made, .topic_count = 1};
+        call_begin(&w, shard, &c, create_and_go, &create_op);
+        ck_assert_int_eq(call_wait(&c), 0);
+        ck_assert_int_eq(made.error, CHRONIK_ECANCELED);
+        const int again = create(&w, "t", 2);
+        ck_assert(again == 0 || again == CHRONIK_ETOPICEXISTS);
+        while (produce(&w, "t", 1, 1) == CHRONIK_EUNKNOWNTOPIC) usleep(1000); /* it is on its way */
+        cnk_grow_topic more = {.name = text("t"), .count = 3};
+        cnk_create_partitions grow_op = {.timeout_ms = 60000, .topics = &more, .topic_count = 1};
+        call_begin(&w, shard, &c, grow_and_go, &grow_op);
+        ck_assert_int_eq(call_wait(&c), 0);
+        ck_assert_int_eq(more.error, CHRONIK_ECANCELED);
+        const int grown = grow("t", 3);
+        ck_assert(grown == 0 || grown == CHRONIK_EINVALIDPARTITIONS);
+        while (produce(&w, "t", 2, 3) == CHRONIK_EUNKNOWNTOPIC) usleep(1000);
+        const cnk_topic_setting setting = {text("retention.ms"), text("5000")};
+        cnk_alter_topic other = {.name = text("t"), .settings = &setting, .setting_count = 1};
+        cnk_alter_configs alter_op = {.timeout_ms = 60000, .topics = &other, .topic_count = 1};
+        call_begin(&w, shard, &c, alter_and_go, &alter_op);
+        ck_assert_int_eq(call_wait(&c), 0);
+        ck_assert_int_eq(other.error, CHRONIK_ECANCELED);
+        ck_assert_int_eq(alter("t", NULL, NULL, 0), 0);
+        cnk_delete_topic gone = {.name = text("t")};
+        cnk_delete_topics delete_op = {.timeout_ms = 60000, .topics = &gone, .topic_count = 1};
+        call_begin(&w, shard, &c, delete_and_go, &delete_op);
+        ck_assert_int_eq(call_wait(&c), 0);
+        ck_assert_int_eq(gone.error, CHRONIK_ECANCELED);
+        const int deleted = delete_one(&w, "t");
+        ck_assert(deleted == 0 || deleted == CHRONIK_EUNKNOWNTOPIC);
+    }
+    world_reopen(&w);
+    ck_assert_ptr_null(topic_of("t"));
+}
+END_TEST
+
 START_TEST(test_more_partitions) {
     ck_assert_int_eq(create(&w, "t", 2), 0);
     ck_assert_int_eq(create(&w, "other", 1), 0);
@@ -360,6 +411,7 @@ static Suite *suite(void) {
     for (int i = 0; i < 2; i++) {
         tcase_add_checked_fixture(tc[i], i ? open_three : open_one, close_all);
         tcase_set_timeout(tc[i], 0);
+        tcase_add_test(tc[i], test_gone_at_once);
         tcase_add_test(tc[i], test_more_partitions);
         tcase_add_test(tc[i], test_no_time_is_up_at_once);
         tcase_add_test(tc[i], test_growths_overlap);
