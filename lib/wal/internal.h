@@ -312,6 +312,7 @@ struct cnk_wal {
         uint64_t filled;
         uint64_t retry_at_ns;
     } prep;
+    bool scanned;     /* [mutex] recovery has scanned files, which are to get their footers */
     bool spare_retry; /* [mutex] a spare is wanted, and memory was short for it, or it is not time yet to try again */
     uint8_t *zeros; /* CNK_WAL_ZEROS_BYTES, while a file is being filled */
 

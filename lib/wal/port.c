@@ -616,6 +616,10 @@ void cnk_wal_port_wake(chronik_post *post) {
     port->wake_posted = false;
     bool first = wal->ports_count > 0 && wal->ports[0] == port;
     bool row = first && wal->checkpoint_row_wanted;
+    if (first && wal->scanned) { /* no job runs before the first loop does: an opening that fails need not wait for any */
+        wal->scanned = false;
+        cnk_wal_bg_wake(wal);
+    }
     chronik_error why = wal->why;
     pthread_mutex_unlock(&wal->mutex);
     if (row) cnk_wal_checkpoint_append(wal);
@@ -657,7 +661,6 @@ int cnk_wal_port_open(cnk_wal *wal, const chronik_loop *loop, const cnk_wal_port
         code = loop->ops->timer_new(loop->self, timer_fire, port, &port->timer);
     if (code == 0) {
         wal->ports[wal->ports_count++] = port;
-        if (wal->ports_count == 1) cnk_wal_bg_wake(wal); /* files that recovery scanned get their footers */
         cnk_wal_port_post_wake(port); /* files that recovery found want to be converted */
     }
     pthread_mutex_unlock(&wal->mutex);

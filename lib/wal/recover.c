@@ -736,6 +736,7 @@ static int finish_files(recovery *rc) {
             wal->prev_number = x->file->number;
             wal->prev_last_lsn = x->file->last_lsn;
             x->file->footer_wanted = !wal->inspect && wants_footer(x->file);
+            wal->scanned |= x->file->footer_wanted;
         }
         if (x->file->number >= wal->next_number) wal->next_number = x->file->number + 1;
         if (code == 0) code = cnk_wal_files_add(wal, x->file);
