@@ -639,6 +639,56 @@ START_TEST(test_torn_end_is_cut) {
 }
 END_TEST
 
+static void append_one(world *w, uint64_t id) {
+    append_patiently(w, id);
+    wait_durable(w, id, cnk_wal_stream_state(w->streams[id])->last_index);
+}
+
+/* ---- configurations ---------------------------------------------------------------------------------------------- */
+
+static void append_config(world *w, uint64_t id, int fill) {
+    uint8_t config[80];
+    memset(config, fill, sizeof config);
+    cnk_wal_entry e = {.index = 1, .term = 1, .kind = CNK_ENTRY_CONFIG, .len = sizeof config};
+    cnk_wal_payload p = {.iov_count = 1, .iov = {{config, sizeof config}}, .crc = cnk_crc32c(0, config, sizeof config)};
+    ck_assert_int_eq(cnk_wal_append(w->streams[id], &e, &p), 0);
+    wait_durable(w, id, 1);
+}
+
+/* A lost first entry is the same configuration as that of all others (0); or an empty one stands for it (1: they differ). */
+START_TEST(test_a_lost_configuration_is_made_again) {
+    world w;
+    world_new(&w);
+    for (uint64_t id = 1; id <= 3; id++) {
+        stream_new(&w, id);
+        append_config(&w, id, id == 3 && _i == 1 ? 4 : 7);
+    }
+    cnk_wal_place p;
+    ck_assert_int_eq(cnk_wal_find_index(w.streams[2], 1, &p), 0);
+    world_close(&w);
+    damage(&w, p.file_seq, (long)p.file_pos + 10, 4);
+    chronik_error err = CHRONIK_ERROR_INIT;
+    ck_assert_int_eq(chronik_io_posix_new(NULL, &err, &w.io), 0);
+    ck_assert_int_eq(cnk_wal_fsck(w.io, w.wal_dir, 0, NULL, NULL, &err), CHRONIK_ECORRUPT);
+    ck_assert_int_eq(cnk_wal_fsck(w.io, w.wal_dir, CHRONIK_WAL_FSCK_CUT, NULL, NULL, &err), 0);
+    ck_assert_int_eq(cnk_wal_fsck(w.io, w.wal_dir, 0, NULL, NULL, &err), 0);
+    chronik_io_posix_free(w.io);
+    world_open(&w);
+    ck_assert_int_eq(cnk_wal_find_index(w.streams[2], 1, &p), 0);
+    ck_assert_int_eq(p.entry.kind, _i == 1 ? CNK_ENTRY_LEADER : CNK_ENTRY_CONFIG);
+    ck_assert_uint_eq(p.entry.len, _i == 1 ? 0 : 80);
+    if (_i == 0) {
+        uint8_t got[80];
+        cnk_wal_file *f = cnk_wal_file_pin(w.wal, p.file_seq);
+        ck_assert_int_eq(cnk_wal_file_read(f, p.file_pos, p.entry.len, p.crc, got, &err), 0);
+        cnk_wal_file_unpin(f);
+        for (size_t n = 0; n < sizeof got; n++) ck_assert_uint_eq(got[n], 7);
+    }
+    append_one(&w, 2);
+    world_remove(&w);
+}
+END_TEST
+
 /* ---- where a file ends ------------------------------------------------------------------------------------------- */
 
 enum { END_FILE_BYTES = 200704 };
@@ -682,11 +732,6 @@ static bool is_there(world *w, uint32_t number) {
     cnk_wal_file *f = cnk_wal_file_pin(w->wal, number);
     if (f) cnk_wal_file_unpin(f);
     return f != NULL;
-}
-
-static void append_one(world *w, uint64_t id) {
-    append_patiently(w, id);
-    wait_durable(w, id, cnk_wal_stream_state(w->streams[id])->last_index);
 }
 
 /* Five entries, of which four are truncated away, and others take their places in the block that is to be damaged. */
@@ -1438,6 +1483,7 @@ int main(void) {
     tcase_add_test(t, test_nothing_leads_to_the_last_file);
     tcase_add_test(t, test_damaged_payload_takes_one_stream_offline);
     tcase_add_test(t, test_torn_end_is_cut);
+    tcase_add_loop_test(t, test_a_lost_configuration_is_made_again, 0, 2);
     tcase_add_loop_test(t, test_the_end_of_a_file_stays_proven, 0, 2);
     tcase_add_test(t, test_a_file_is_prepared_after_a_full_disk);
     tcase_add_loop_test(t, test_uncommitted_entries_move, 0, 3);
