@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sim/fsck.h"
+
 #define STOP_NS (1000 * SIM_SECOND)
 
 void sim_node_wrong(sim_node *node, const char *format, ...) {
@@ -115,7 +117,15 @@ bool sim_node_goes_on(const sim_node *node, uint64_t worlds_min, uint64_t worlds
     return !node->failed && run->worlds < worlds_max && (run->calls < calls_min || run->crashes == 0 || run->worlds < worlds_min);
 }
 
+/* What a crash leaves is in order. */
+static void check(sim_node *node) {
+    chronik_error err = CHRONIK_ERROR_INIT;
+    const int code = sim_fsck(node->disk, 0, node->tier_options.dir, &err);
+    if (code) sim_node_wrong(node, "fsck finds %s: %s", chronik_error_name(code), err.text);
+}
+
 void sim_node_boot(sim_node *node) {
+    if (node->ended && cnk_rng_chance(node->rng, 1, 8)) check(node);
     sim_world_options o = SIM_WORLD_OPTIONS_INIT;
     o.loops = node->shards = 1 + (unsigned)cnk_rng_below(node->rng, SIM_NODE_SHARDS_MAX);
     o.seed = cnk_rng_below(node->rng, UINT64_MAX);

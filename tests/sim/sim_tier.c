@@ -17,6 +17,7 @@
 #include "base/crc32c.h"
 #include "base/rng.h"
 #include "cold_read.h"
+#include "sim/fsck.h"
 #include "sim/program.h"
 #include "tier/tier.h"
 #include "wal/internal.h"
@@ -49,6 +50,7 @@ typedef struct sim {
     uint64_t next_id;
     bool fenced, failed, trace, drained, draining, flipped, faulty;
     bool named; /* the world before was killed when a pack had its name, and the name was not synced */
+    bool catalog_flipped; /* a bit of the catalog file has been, since */
     unsigned damaged;
     uint64_t bytes_at_open; /* of the WAL */
     uint64_t calls, crashes, worlds;
@@ -588,7 +590,16 @@ static void short_life(sim *t) {
     sim_world_run(t->world, below(t, 8000) * SIM_MICROSECOND);
 }
 
+/* What a crash leaves is in order, also as fsck sees it. */
+static void check(sim *t) {
+    chronik_error err = CHRONIK_ERROR_INIT;
+    const int code = sim_fsck(t->disk, 0, "packs", &err);
+    if (code) violation(t, "fsck finds %s: %s", chronik_error_name(code), err.text);
+}
+
 static void life(sim *t, bool last) {
+    if (t->worlds > 0 && !t->catalog_flipped && chance(t, 1, 6)) check(t);
+    t->catalog_flipped = false;
     bool short_one = t->named && !last && chance(t, 1, 2);
     t->named = false;
     unsigned loops = boot(t);
@@ -623,8 +634,8 @@ static void life(sim *t, bool last) {
     sim_disk_space_set(t->disk, UINT64_C(256) << 20);
     /* The catalog file is a cache: whatever becomes of it does no harm. */
     int64_t size = sim_disk_size(t->disk, "packs/catalog");
-    if (size > 0 && chance(t, 1, 10))
-        sim_disk_flip(t->disk, "packs/catalog", below(t, (uint64_t)size), (unsigned)below(t, 8));
+    t->catalog_flipped = size > 0 && chance(t, 1, 10);
+    if (t->catalog_flipped) sim_disk_flip(t->disk, "packs/catalog", below(t, (uint64_t)size), (unsigned)below(t, 8));
 }
 
 /* Flips a bit in a pack. Whoever reads it must say so, or not need it. */

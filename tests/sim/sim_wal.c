@@ -21,6 +21,7 @@
 
 #include "base/crc32c.h"
 #include "base/rng.h"
+#include "sim/fsck.h"
 #include "sim/program.h"
 #include "wal/internal.h"
 
@@ -580,19 +581,11 @@ static void flip(sim *t) {
     }
 }
 
-static int fsck(sim_disk *disk, unsigned flags, chronik_error *err) {
-    sim_world *world = sim_world_new(disk, NULL);
-    const int code = cnk_wal_fsck(sim_world_io(world), "wal", flags, NULL, NULL, err);
-    sim_world_free(world);
-    return code;
-}
-
 /* What a crash leaves is in order. */
 static void check(sim *t) {
     chronik_error err = CHRONIK_ERROR_INIT;
-    const int code = fsck(t->disk, 0, &err);
-    if (code && code != CHRONIK_ENOTFOUND) /* ended before there was a directory */
-        violation(t, "fsck finds %s: %s", chronik_error_name(code), err.text);
+    const int code = sim_fsck(t->disk, 0, NULL, &err);
+    if (code) violation(t, "fsck finds %s: %s", chronik_error_name(code), err.text);
     totals.checks++;
 }
 
@@ -601,16 +594,16 @@ static void repair(sim *t, bool opens) {
     chronik_error err = CHRONIK_ERROR_INIT;
     cnk_wal *wal = NULL;
     sim_disk *disk = sim_disk_clone(t->disk, below(t, UINT64_MAX));
-    int code = fsck(disk, 0, &err);
+    int code = sim_fsck(disk, 0, NULL, &err);
     if (code == 0 && !opens) violation(t, "fsck finds nothing, and it does not open");
-    if (code == CHRONIK_ECORRUPT && fsck(disk, CHRONIK_WAL_FSCK_CUT, &err) == 0) {
+    if (code == CHRONIK_ECORRUPT && sim_fsck(disk, CHRONIK_WAL_FSCK_CUT, NULL, &err) == 0) {
         sim_world *world = sim_world_new(disk, NULL);
         totals.repairs++;
         code = cnk_wal_open(sim_world_io(world), &t->options, NULL, NULL, &err, &wal);
         if (code) violation(t, "it is repaired, and does not open: %s: %s", chronik_error_name(code), err.text);
         else cnk_wal_free(wal);
         sim_world_free(world);
-        code = fsck(disk, 0, &err);
+        code = sim_fsck(disk, 0, NULL, &err);
         if (code) violation(t, "it is repaired, and fsck finds %s: %s", chronik_error_name(code), err.text);
     }
     sim_disk_free(disk);
