@@ -464,12 +464,13 @@ void cnk_wal_file_note(cnk_wal_file *f, const uint8_t *block, size_t table, size
         f->no_footer = true;
         return;
     }
+    f->block_rows[f->blocks_count++] = (uint32_t)rows;
+    if (rows == 0) return; /* a file that begins with a witness has no memory for rows yet */
     uint8_t *to = f->rows + f->rows_count * CNK_WAL_ROW_BYTES;
-    if (rows > 0) memcpy(to, block + table, rows * CNK_WAL_ROW_BYTES); /* a file that begins with a witness has none yet */
+    memcpy(to, block + table, rows * CNK_WAL_ROW_BYTES);
     for (size_t n = 0; n < rows; n++, to += CNK_WAL_ROW_BYTES)
         cnk_store_le32(to + 60, (uint32_t)(cnk_load_le32(to + 60) + file_pos));
     f->rows_count += rows;
-    f->block_rows[f->blocks_count++] = (uint32_t)rows;
 }
 
 static cnk_wal_file *footer_next(cnk_wal *wal) {
