@@ -560,7 +560,7 @@ static int file_scan(recovery *rc, found_file *x) {
         }
         int code = block_replay(rc, f, &h, data, pos, bad_row);
         if (code) return code;
-        if (bad_row != SIZE_MAX) f->no_footer = true; /* the next start is to find it, too */
+        if (bad_row != SIZE_MAX || rc->wal->inspect) f->no_footer = true; /* damage: the next start is to find it, too */
         cnk_wal_file_note(f, data, h.rows_pos, h.rows, pos);
         rc->lsn = h.lsn;
         rc->crc = h.crc;
@@ -735,7 +735,7 @@ static int finish_files(recovery *rc) {
             wal->prev_uid = x->file->uid;
             wal->prev_number = x->file->number;
             wal->prev_last_lsn = x->file->last_lsn;
-            x->file->footer_wanted = !wal->inspect && wants_footer(x->file);
+            x->file->footer_wanted = wants_footer(x->file);
             wal->scanned |= x->file->footer_wanted;
         }
         if (x->file->number >= wal->next_number) wal->next_number = x->file->number + 1;

@@ -557,6 +557,12 @@ START_TEST(test_damage_is_reported) {
 }
 END_TEST
 
+static void seal(world *w) {
+    pthread_mutex_lock(&w->wal->mutex);
+    w->wal->seal_wanted = true;
+    pthread_mutex_unlock(&w->wal->mutex);
+}
+
 /* A sealed file that nothing follows, its witness being lost with the next one: the trailer proves it, so that a damaged
  * header is no unused file. */
 START_TEST(test_trailer_proves_a_file) {
@@ -569,9 +575,7 @@ START_TEST(test_trailer_proves_a_file) {
     }
     cnk_wal_place p;
     ck_assert_int_eq(cnk_wal_find_index(w.streams[1], 3, &p), 0);
-    pthread_mutex_lock(&w.wal->mutex);
-    w.wal->seal_wanted = true;
-    pthread_mutex_unlock(&w.wal->mutex);
+    seal(&w);
     append_patiently(&w, 1); /* goes to the next file */
     wait_durable(&w, 1, 4);
     world_close(&w);
@@ -720,12 +724,6 @@ static const chronik_io *poor_wrap(const chronik_io *io) {
     poor.ops.allocate = poor_allocate;
     poor.io.disk_ops = &poor.ops;
     return &poor.io;
-}
-
-static void seal(world *w) {
-    pthread_mutex_lock(&w->wal->mutex);
-    w->wal->seal_wanted = true;
-    pthread_mutex_unlock(&w->wal->mutex);
 }
 
 static bool is_there(world *w, uint32_t number) {
