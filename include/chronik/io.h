@@ -143,7 +143,8 @@ enum {
     CHRONIK_LANE_WAL = 0,        /* one thread: the WAL's writer */
     CHRONIK_LANE_READ = 1,       /* cold reads for fetches */
     CHRONIK_LANE_BACKGROUND = 2, /* checkpoints, packs, preparing files; one thread */
-    CHRONIK_LANE_COUNT = 3
+    CHRONIK_LANE_COMPUTE = 3,    /* what a client waits for and the processor takes long over: records opened, converted */
+    CHRONIK_LANE_COUNT = 4
 };
 
 #define CHRONIK_JOB_DONE INT64_C(-1)

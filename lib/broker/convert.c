@@ -91,7 +91,7 @@ void cnk_turn_end(cnk_shard *shard) {
 static void submit(cnk_shard *shard, cnk_turn *turn) {
     const chronik_io *io = shard->broker->io;
     shard->conversions++;
-    io->jobs_ops->submit(io->jobs, CHRONIK_LANE_READ, &turn->job);
+    io->jobs_ops->submit(io->jobs, CHRONIK_LANE_COMPUTE, &turn->job);
 }
 
 static int64_t step(chronik_job *job) {

@@ -213,7 +213,7 @@ static void look_up(cnk_shard *shard, cnk_partition *p, cnk_list_offsets_part *p
     if (l->slab_held) cnk_wal_slab_ref(piece.slab);
     shard->lookups++;
     const chronik_io *io = shard->broker->io;
-    io->jobs_ops->submit(io->jobs, CHRONIK_LANE_READ, &l->job);
+    io->jobs_ops->submit(io->jobs, CHRONIK_LANE_COMPUTE, &l->job);
 }
 
 /* In memory and not compressed: no job is needed. */

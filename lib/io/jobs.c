@@ -22,9 +22,11 @@
 enum {
     STACK_BYTES = 1 << 20,
     THREAD_RETRY_NS = 1000000,
-    BACKGROUND_NICE = 5 /* what nobody waits for yields to what somebody does; with 15, packs fall behind their producers */
+    BACKGROUND_NICE = 5, /* what nobody waits for yields to what somebody does; with 15, packs fall behind their producers */
+    COMPUTE_NICE = 5     /* what keeps processors busy yields to what is done at once */
 };
 
+static unsigned compute_threads(unsigned read_threads);
 static int lane_init(cnk_lane *lane, const char *name, unsigned threads_max, int niceness);
 static void lane_free(cnk_lane *lane);
 static void submit(void *self, unsigned lane, chronik_job *job);
@@ -40,15 +42,19 @@ static void wait_for_work(cnk_lane *lane);
 const chronik_jobs_ops cnk_posix_jobs_ops = {.size = sizeof(chronik_jobs_ops), .submit = submit, .now_ns = now_ns};
 
 int cnk_posix_jobs_init(cnk_posix_jobs *jobs, unsigned read_threads, chronik_error *err) {
-    static const char *const names[CHRONIK_LANE_COUNT] = {
-        [CHRONIK_LANE_WAL] = "chronik-wal",
-        [CHRONIK_LANE_READ] = "chronik-read",
-        [CHRONIK_LANE_BACKGROUND] = "chronik-back",
+    const struct {
+        const char *name;
+        unsigned threads_max;
+        int niceness;
+    } lanes[CHRONIK_LANE_COUNT] = {
+        [CHRONIK_LANE_WAL] = {"chronik-wal", 1, 0},
+        [CHRONIK_LANE_READ] = {"chronik-read", read_threads, 0},
+        [CHRONIK_LANE_BACKGROUND] = {"chronik-back", 1, BACKGROUND_NICE},
+        [CHRONIK_LANE_COMPUTE] = {"chronik-compute", compute_threads(read_threads), COMPUTE_NICE},
     };
     CNK_ASSERT(read_threads >= 1 && read_threads <= CNK_LANE_THREADS_MAX);
     for (unsigned i = 0; i < CHRONIK_LANE_COUNT; i++) {
-        int rc = lane_init(&jobs->lanes[i], names[i], i == CHRONIK_LANE_READ ? read_threads : 1,
-                           i == CHRONIK_LANE_BACKGROUND ? BACKGROUND_NICE : 0);
+        int rc = lane_init(&jobs->lanes[i], lanes[i].name, lanes[i].threads_max, lanes[i].niceness);
         if (rc != 0)
             return cnk_error(err, cnk_error_from_errno(rc), rc, "cannot make a job lane");
         jobs->lane_count = i + 1;
@@ -71,6 +77,13 @@ void cnk_posix_jobs_free(cnk_posix_jobs *jobs) {
     for (unsigned i = 0; i < jobs->lane_count; i++)
         lane_free(&jobs->lanes[i]);
     jobs->lane_count = 0;
+}
+
+/* One for each processor; some of what they do is to read. */
+static unsigned compute_threads(unsigned read_threads) {
+    const long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    if (processors <= (long)read_threads) return read_threads;
+    return processors > CNK_LANE_THREADS_MAX ? CNK_LANE_THREADS_MAX : (unsigned)processors;
 }
 
 static int lane_init(cnk_lane *lane, const char *name, unsigned threads_max, int niceness) {

@@ -205,7 +205,7 @@ static void submit(void *self, unsigned lane, chronik_job *job) {
         return;
     }
     size_t i = 0;
-    if (lane == CHRONIK_LANE_READ)
+    if (lane == CHRONIK_LANE_READ || lane == CHRONIK_LANE_COMPUTE)
         while (i + 1 < w->loop_count && w->loops[i].seen != job->loop) i++;
     step_soon(&w->loops[i], job);
 }

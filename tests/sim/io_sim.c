@@ -104,7 +104,8 @@ void sim_trace(sim_world *world, const char *format, ...) {
 /* ---- life ------------------------------------------------------------------------------------------------------- */
 
 static void threads_init(sim_world *world) {
-    static const unsigned fixed[CHRONIK_LANE_COUNT] = {[CHRONIK_LANE_WAL] = 1, [CHRONIK_LANE_BACKGROUND] = 1};
+    static const unsigned fixed[CHRONIK_LANE_COUNT] = {
+        [CHRONIK_LANE_WAL] = 1, [CHRONIK_LANE_BACKGROUND] = 1, [CHRONIK_LANE_COMPUTE] = COMPUTE_THREADS};
     for (unsigned lane = 0; lane < CHRONIK_LANE_COUNT; lane++) {
         queue_init(&world->lanes[lane].ready);
         unsigned count = lane == CHRONIK_LANE_READ ? world->options.read_threads : fixed[lane];

@@ -179,7 +179,7 @@ START_TEST(test_a_timestamp_moves_to_packs) {
     world_close(&w);
     w.with_tier = true;
     w.io_made = gate_set;
-    gate_shut(CHRONIK_LANE_READ);
+    gate_shut(CHRONIK_LANE_COMPUTE);
     gate_shut(CHRONIK_LANE_BACKGROUND);
     world_open(&w);
     const uint32_t newest = newest_file(100);
@@ -187,13 +187,13 @@ START_TEST(test_a_timestamp_moves_to_packs) {
     cnk_list_offsets_part part = {.topic = text("t"), .leader_epoch = -1, .timestamp = 1700000000000};
     cnk_list_offsets op = {.parts = &part, .part_count = 1};
     call_begin(&w, 0, &look, list_start, &op);
-    while (gate_held(CHRONIK_LANE_READ) == 0) (void)produce(&w, "t", 0, 1);
+    while (gate_held(CHRONIK_LANE_COMPUTE) == 0) (void)produce(&w, "t", 0, 1);
     gate_open(CHRONIK_LANE_BACKGROUND);
     while (newest_file(newest) > 0) {
         for (int k = 0; k < MANY; k++) send(&many[k], 0, "t", 0, 1, no_producer, 8000, 600000);
         for (int k = 0; k < MANY; k++) ck_assert_int_eq(await(&many[k]), 0);
     }
-    gate_open(CHRONIK_LANE_READ);
+    gate_open(CHRONIK_LANE_COMPUTE);
     ck_assert_int_eq(call_wait(&look), 0);
     ck_assert_int_eq(part.error, 0);
     ck_assert_int_eq(part.offset, 0);
@@ -748,6 +748,44 @@ START_TEST(test_large_batches_are_opened_aside) {
 }
 END_TEST
 
+/* As many records are opened as are opened at a time, and that takes for ever: who reads what is old does not wait for it. */
+START_TEST(test_no_cold_read_waits_for_conversions) {
+    enum { CONVERTED = 2 * CNK_CONVERSIONS_MAX };
+    world_new(&w, 1);
+    world_close(&w);
+    w.wal_options.file_bytes = 1u << 20;
+    w.wal_options.budget_bytes = 4u << 20;
+    w.with_tier = true;
+    w.io_made = gate_set;
+    world_open(&w);
+    ck_assert_int_eq(create(&w, "t", 1), 0);
+    create_with("zip", "compression.type", "zstd");
+    for (int i = 0; i < 3 * MANY; i += MANY) {
+        for (int k = 0; k < MANY; k++) send(&many[k], 0, "t", 0, 1, no_producer, 60000, 600000);
+        for (int k = 0; k < MANY; k++) ck_assert_int_eq(await(&many[k]), 0);
+    }
+    gate_shut(CHRONIK_LANE_READ);
+    gate_shut(CHRONIK_LANE_COMPUTE);
+    for (int i = 0; i < CONVERTED; i++) send_compressed(&many[i], "zip", 100);
+    while (gate_held(CHRONIK_LANE_COMPUTE) < CNK_CONVERSIONS_MAX) (void)produce(&w, "t", 0, 1);
+    call f, e;
+    cnk_fetch_part part = {.topic = text("t"), .leader_epoch = -1, .bytes_max = 1};
+    cnk_fetch op = {.max_wait_ms = 600000, .min_bytes = 1, .bytes_max = 1, .parts = &part, .part_count = 1};
+    call_begin(&w, 0, &f, fetch_start, &op);
+    while (gate_held(CHRONIK_LANE_READ) == 0) (void)produce(&w, "t", 0, 1);
+    gate_open(CHRONIK_LANE_READ);
+    ck_assert_int_eq(call_wait(&f), 0);
+    ck_assert_int_eq(part.error, 0);
+    ck_assert_uint_gt(part.slice_count, 0);
+    call_begin(&w, 0, &e, fetch_end_start, &op);
+    call_wait(&e);
+    for (int i = 0; i < CONVERTED; i++) ck_assert(!many[i].c.over);
+    gate_open(CHRONIK_LANE_COMPUTE);
+    for (int i = 0; i < CONVERTED; i++) ck_assert_int_eq(await(&many[i]), 0);
+    world_free(&w);
+}
+END_TEST
+
 /* compression.type: batches of other codecs are recompressed, keep their records and their order, also past those that
  * need no conversion, and in the middle of cancels and of a deletion. */
 START_TEST(test_conversion) {
@@ -896,6 +934,7 @@ static Suite *suite(void) {
     tcase_add_loop_test(tc, test_fetch_limits, 0, 2);
     tcase_add_loop_test(tc, test_conversion, 0, 2);
     tcase_add_loop_test(tc, test_large_batches_are_opened_aside, 0, 2);
+    tcase_add_test(tc, test_no_cold_read_waits_for_conversions);
     tcase_add_loop_test(tc, test_timestamps, 0, 2);
     suite_add_tcase(s, tc);
     return s;
