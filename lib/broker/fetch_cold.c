@@ -36,6 +36,7 @@ struct cnk_extent {
     cnk_list node;           /* in home->extents, the least recently used first */
     cnk_list of_stream;      /* in stream->extents */
     cnk_list wants;          /* who wait for it */
+    cnk_list turn;           /* in home->reads_waiting */
     cnk_shard *home;
     cnk_cold_stream *stream; /* NULL: nobody finds it */
     cnk_fetch_want *asked_by; /* while it is read: who began it; NULL: it is read ahead */
@@ -210,12 +211,30 @@ static cnk_extent *extent_new(cnk_shard *home, uint64_t stream, bool ahead) {
     return e;
 }
 
+static bool is_large(const cnk_extent *e) { return e->read.bytes_max > CNK_COLD_SMALL_BYTES; }
+
+static void read_begin(cnk_extent *e) {
+    if (is_large(e)) e->home->large_reads++;
+    cnk_cold_read_start(&e->read, e->home->loop, done);
+}
+
+/* While producers wait for the disk, large reads go one after the other: a commit waits for as many as are under way. */
+static void reads_go_on(cnk_shard *home) {
+    while (!cnk_list_empty(&home->reads_waiting) && (home->large_reads == 0 || !cnk_wal_busy(home->broker->wal)))
+        read_begin(CNK_CONTAINER(cnk_list_pop_front(&home->reads_waiting), cnk_extent, turn));
+}
+
 static void extent_read(cnk_extent *e, uint32_t bytes_max) {
     e->read.bytes_max = bytes_max;
     pin(e); /* its job's */
     count(e, bytes_max);
     e->home->extents_reading++;
-    cnk_cold_read_start(&e->read, e->home->loop, done);
+    if (!is_large(e)) {
+        read_begin(e);
+        return;
+    }
+    cnk_list_push_back(&e->home->reads_waiting, &e->turn);
+    reads_go_on(e->home);
 }
 
 /* ---- giving ----------------------------------------------------------------------------------------------------- */
@@ -435,6 +454,8 @@ static void done(chronik_job *job) {
     e->ready = true;
     e->read.pieces = NULL;
     home->extents_reading--;
+    if (is_large(e)) home->large_reads--;
+    reads_go_on(home);
     count(e, e->read.rope.len);
     for (cnk_list *node; (node = cnk_list_pop_front(&e->wants)) != NULL;) {
         cnk_fetch_want *w = CNK_CONTAINER(node, cnk_fetch_want, cold_node);

@@ -26,6 +26,7 @@
 #define CNK_OLD_DECOMPRESSED_MAX (CNK_PRODUCE_DECOMPRESSED_MAX / 2) /* where it is held in two forms: message sets */
 #define CNK_RETRY_MS 100                                   /* between attempts at what must not be given up */
 #define CNK_NOTICE_TEXT 256
+#define CNK_COLD_SMALL_BYTES (128u << 10) /* reads that take no turn: they do not keep a disk for long */
 #define CNK_COLD_KEEP_MS 2000   /* what has been read waits so long for readers that are behind it */
 #define CNK_COLD_STREAMS_MAX 1024 /* partitions whose cold readers are known, for each shard */
 #define CNK_COLD_READERS_MAX 64   /* places where they go on, in each partition */
@@ -106,7 +107,8 @@ struct cnk_shard {
     /* what has been read from files: fetch_cold.c */
     cnk_list extents, cold_streams;
     cnk_map cold_stream_of;
-    size_t extents_reading;
+    size_t extents_reading, large_reads; /* under way, or waiting for their turn; of those under way, large ones */
+    cnk_list reads_waiting;              /* large ones */
     uint64_t cold_bytes, cold_pinned, cold_ahead; /* all; of these, pinned; of these and others, given to nobody yet */
     cnk_deadline cold_expire;
 

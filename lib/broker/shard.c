@@ -45,7 +45,8 @@ int cnk_shard_open(cnk_broker *broker, size_t index, chronik_error *err) {
                                &shard->cutting,         &shard->watchers_due,
                                &shard->expiry,          &shard->coords,
                                &shard->group_calls,     &shard->extents,
-                               &shard->cold_streams,    &shard->produces_taken};
+                               &shard->cold_streams,    &shard->produces_taken,
+                               &shard->reads_waiting};
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) cnk_list_init(lists[i]);
     int rc = shard->loop->ops->timer_new(shard->loop->self, on_timer, shard, &shard->timer);
     if (rc == 0 && (shard->read_pool = cnk_rope_pool_new(broker->options.fetch_cold_bytes_max)) == NULL)

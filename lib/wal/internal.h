@@ -29,6 +29,7 @@ enum {
     CNK_WAL_MOVES_MAX = 64,          /* entries that are read at once, to be moved */
     CNK_WAL_OVER_FILES = 2,          /* by so many files at most the budget is exceeded: see files.c */
     CNK_WAL_WITNESS_MS = 100,
+    CNK_WAL_BUSY_MS = 100, /* after a commit */
     CNK_WAL_FULL_RETRY_MS = 1000,
     CNK_WAL_FREE_MS = 20, /* at least so long between checkpoints that free files */
     CNK_WAL_CHECKPOINT_SLICE = 256, /* streams written down in one turn of the loop */
@@ -293,6 +294,7 @@ struct cnk_wal {
     bool commit_witness, commit_header;
     uint64_t last_sync_ns;
     uint64_t last_activity_ns; /* [mutex] */
+    _Atomic uint64_t busy_until_ns;
     uint64_t open_since_ns;    /* [mutex] when the open file got its first block; 0: none */
     bool seal_wanted;          /* [mutex] */
     bool ahead;                /* [mutex] a quarter of the open file is used, and the background job knows */

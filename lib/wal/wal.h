@@ -280,5 +280,6 @@ typedef struct cnk_wal_stats {
 } cnk_wal_stats;
 void cnk_wal_stats_get(cnk_wal *wal, cnk_wal_stats *ret_stats); /* any thread */
 void cnk_wal_fenced_by(cnk_wal *wal, chronik_error *ret_why);   /* any thread; code 0: it is not */
+bool cnk_wal_busy(const cnk_wal *wal); /* entries were committed a moment ago, so more are likely to come; any thread */
 
 #endif

@@ -26,6 +26,10 @@ void cnk_wal_writer_wake(cnk_wal *wal) {
 
 static uint64_t now_ns(const cnk_wal *wal) { return wal->io->jobs_ops->now_ns(wal->io->jobs); }
 
+bool cnk_wal_busy(const cnk_wal *wal) {
+    return now_ns(wal) < atomic_load_explicit(&wal->busy_until_ns, memory_order_relaxed);
+}
+
 static void wake_ports(cnk_wal *wal) {
     for (size_t n = 0; n < wal->ports_count; n++) cnk_wal_port_post_wake(wal->ports[n]);
 }
@@ -307,6 +311,9 @@ static void finish_commit(cnk_wal *wal) {
     }
     atomic_store_explicit(&wal->durable_lsn, last, memory_order_release);
     wal->last_activity_ns = now_ns(wal);
+    if (wal->commit_count > 0)
+        atomic_store_explicit(&wal->busy_until_ns, wal->last_activity_ns + CNK_WAL_BUSY_MS * UINT64_C(1000000),
+                              memory_order_relaxed);
     /* The witness is due sooner than what the timer may be set for. */
     bool late = !wal->timer_armed || wal->timer_at_ns > wal->last_activity_ns + CNK_WAL_WITNESS_MS * UINT64_C(2000000);
     if (late && wal->ports_count > 0) cnk_wal_port_post_wake(wal->ports[0]);

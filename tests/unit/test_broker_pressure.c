@@ -748,6 +748,28 @@ START_TEST(test_large_batches_are_opened_aside) {
 }
 END_TEST
 
+typedef struct cold_fetch {
+    call c;
+    cnk_fetch_part part;
+    cnk_fetch op;
+} cold_fetch;
+
+static void cold_begin(cold_fetch *f, int32_t partition, int64_t offset, uint32_t bytes_max) {
+    *f = (cold_fetch){.part = {.topic = text("t"), .partition = partition, .leader_epoch = -1, .offset = offset}};
+    f->part.bytes_max = bytes_max;
+    f->op = (cnk_fetch){.max_wait_ms = 600000, .min_bytes = 1, .bytes_max = bytes_max, .parts = &f->part, .part_count = 1};
+    call_begin(&w, 0, &f->c, fetch_start, &f->op);
+}
+
+static void cold_end(cold_fetch *f) {
+    call e;
+    ck_assert_int_eq(call_wait(&f->c), 0);
+    ck_assert_int_eq(f->part.error, 0);
+    ck_assert_uint_gt(f->part.slice_count, 0);
+    call_begin(&w, 0, &e, fetch_end_start, &f->op);
+    call_wait(&e);
+}
+
 /* As many records are opened as are opened at a time, and that takes for ever: who reads what is old does not wait for it. */
 START_TEST(test_no_cold_read_waits_for_conversions) {
     enum { CONVERTED = 2 * CNK_CONVERSIONS_MAX };
@@ -768,20 +790,50 @@ START_TEST(test_no_cold_read_waits_for_conversions) {
     gate_shut(CHRONIK_LANE_COMPUTE);
     for (int i = 0; i < CONVERTED; i++) send_compressed(&many[i], "zip", 100);
     while (gate_held(CHRONIK_LANE_COMPUTE) < CNK_CONVERSIONS_MAX) (void)produce(&w, "t", 0, 1);
-    call f, e;
-    cnk_fetch_part part = {.topic = text("t"), .leader_epoch = -1, .bytes_max = 1};
-    cnk_fetch op = {.max_wait_ms = 600000, .min_bytes = 1, .bytes_max = 1, .parts = &part, .part_count = 1};
-    call_begin(&w, 0, &f, fetch_start, &op);
+    cold_fetch f;
+    cold_begin(&f, 0, 0, 1);
     while (gate_held(CHRONIK_LANE_READ) == 0) (void)produce(&w, "t", 0, 1);
     gate_open(CHRONIK_LANE_READ);
-    ck_assert_int_eq(call_wait(&f), 0);
-    ck_assert_int_eq(part.error, 0);
-    ck_assert_uint_gt(part.slice_count, 0);
-    call_begin(&w, 0, &e, fetch_end_start, &op);
-    call_wait(&e);
+    cold_end(&f);
     for (int i = 0; i < CONVERTED; i++) ck_assert(!many[i].c.over);
     gate_open(CHRONIK_LANE_COMPUTE);
     for (int i = 0; i < CONVERTED; i++) ck_assert_int_eq(await(&many[i]), 0);
+    world_free(&w);
+}
+END_TEST
+
+/* Reads that a lane holds back, after the shard has gone through what was asked of it. */
+static int reads_held(void) {
+    for (int i = 0; i < 10; i++) ck_assert_int_eq(list_offset(&w, "t", 0, CNK_OFFSET_EARLIEST).error, 0);
+    return gate_held(CHRONIK_LANE_READ);
+}
+
+/* While something is committed now and then, large reads of old data go one after the other; small ones do not wait for
+ * them, and large ones not where nobody produces. */
+START_TEST(test_large_reads_take_turns_beside_producers) {
+    cold_fetch f[4];
+    world_new(&w, 1);
+    world_close(&w);
+    w.wal_options.file_bytes = 1u << 20;
+    w.wal_options.budget_bytes = 4u << 20;
+    w.with_tier = true;
+    w.io_made = gate_set;
+    world_open(&w);
+    ck_assert_int_eq(create(&w, "t", 4), 0);
+    for (int i = 0; i < 4 * MANY; i += MANY) {
+        for (int k = 0; k < MANY; k++) send(&many[k], 0, "t", k % 4, 1, no_producer, 60000, 600000);
+        for (int k = 0; k < MANY; k++) ck_assert_int_eq(await(&many[k]), 0);
+    }
+    for (int busy = 1; busy >= 0; busy--) {
+        gate_shut(CHRONIK_LANE_READ);
+        atomic_store(&w.wal->busy_until_ns, busy ? UINT64_MAX : 0);
+        for (int p = 0; p < 3; p++) cold_begin(&f[p], p, busy * 20, 1 << 20);
+        ck_assert_int_eq(reads_held(), busy ? 1 : 3);
+        cold_begin(&f[3], 3, busy * 20, 100);
+        ck_assert_int_eq(reads_held(), busy ? 2 : 4);
+        gate_open(CHRONIK_LANE_READ);
+        for (int p = 0; p < 4; p++) cold_end(&f[p]);
+    }
     world_free(&w);
 }
 END_TEST
@@ -935,6 +987,7 @@ static Suite *suite(void) {
     tcase_add_loop_test(tc, test_conversion, 0, 2);
     tcase_add_loop_test(tc, test_large_batches_are_opened_aside, 0, 2);
     tcase_add_test(tc, test_no_cold_read_waits_for_conversions);
+    tcase_add_test(tc, test_large_reads_take_turns_beside_producers);
     tcase_add_loop_test(tc, test_timestamps, 0, 2);
     suite_add_tcase(s, tc);
     return s;
