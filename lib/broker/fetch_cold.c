@@ -13,6 +13,9 @@
  * All extents count against one limit. Those that are pinned keep their place; others give way to a fetch that wants to
  * read, the least recently used first. Nothing is read ahead that would take place from what is pinned or not used yet.
  *
+ * While producers wait for the same disk (cnk_wal_busy) a shard begins no large read beside another, since a commit waits for
+ * all that are under way: they wait in order, and where any waits one is under way, whose `done` begins the next.
+ *
  * Owner: the shard of the connection; an extent's read its job's, until `done`. */
 #include "base/assert.h"
 #include "base/mem.h"
@@ -218,7 +221,7 @@ static void read_begin(cnk_extent *e) {
     cnk_cold_read_start(&e->read, e->home->loop, done);
 }
 
-/* While producers wait for the disk, large reads go one after the other: a commit waits for as many as are under way. */
+/* Begins those whose turn it is. */
 static void reads_go_on(cnk_shard *home) {
     while (!cnk_list_empty(&home->reads_waiting) && (home->large_reads == 0 || !cnk_wal_busy(home->broker->wal)))
         read_begin(CNK_CONTAINER(cnk_list_pop_front(&home->reads_waiting), cnk_extent, turn));

@@ -5,10 +5,10 @@
  * So all of them wait here until the node is open, and are dropped where it cannot be opened: nothing of it is under way
  * then, and everything can be freed. Afterwards they pass through.
  *
- * jobs=inline. A job's steps run as messages on a loop: those of the READ lane on the job's own, so that shards read
- * beside each other, those of the WAL and the BACKGROUND lane on the first, so that each lane does one step at a time as
- * it does with threads. A step that wants to be stepped again goes to the end of the loop's messages; one that wants to
- * wait stands in a list, sorted by time, behind a timer.
+ * jobs=inline. A job's steps run as messages on a loop: those of the READ and the COMPUTE lane on the job's own, so that
+ * shards do them beside each other, those of the WAL and the BACKGROUND lane on the first, so that each lane does one step
+ * at a time as it does with threads. A step that wants to be stepped again goes to the end of the loop's messages; one that
+ * wants to wait stands in a list, sorted by time, behind a timer.
  *
  * Threads. `held` and the lists of what waits are under `mutex` until they are let through; `delayed` belongs to its
  * loop's thread. */

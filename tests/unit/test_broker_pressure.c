@@ -61,6 +61,17 @@ static void open_small(size_t shards, uint64_t unsynced, uint64_t budget) {
     world_open(&w);
 }
 
+/* A WAL that holds little, and packs for the rest. */
+static void open_with_packs(size_t shards, void (*io_made)(chronik_io *io)) {
+    world_new(&w, shards);
+    world_close(&w);
+    w.wal_options.file_bytes = 1u << 20;
+    w.wal_options.budget_bytes = 4u << 20;
+    w.with_tier = true;
+    w.io_made = io_made;
+    world_open(&w);
+}
+
 /* More than the WAL takes unsynced: all get in, and each partition keeps its order (T4). */
 START_TEST(test_waiting_keeps_order) {
     open_small(_i ? 3 : 1, 256 * 1024, 64u << 20);
@@ -122,12 +133,7 @@ END_TEST
 
 /* Far more than the WAL holds, read back from packs, files and memory, across restarts. */
 START_TEST(test_packs) {
-    world_new(&w, _i ? 3 : 1);
-    world_close(&w);
-    w.wal_options.file_bytes = 1u << 20;
-    w.wal_options.budget_bytes = 4u << 20;
-    w.with_tier = true;
-    world_open(&w);
+    open_with_packs(_i ? 3 : 1, NULL);
     ck_assert_int_eq(create(&w, "t", 3), 0);
     int64_t stored = 0;
     for (int round = 0; round < 3; round++) {
@@ -773,13 +779,7 @@ static void cold_end(cold_fetch *f) {
 /* As many records are opened as are opened at a time, and that takes for ever: who reads what is old does not wait for it. */
 START_TEST(test_no_cold_read_waits_for_conversions) {
     enum { CONVERTED = 2 * CNK_CONVERSIONS_MAX };
-    world_new(&w, 1);
-    world_close(&w);
-    w.wal_options.file_bytes = 1u << 20;
-    w.wal_options.budget_bytes = 4u << 20;
-    w.with_tier = true;
-    w.io_made = gate_set;
-    world_open(&w);
+    open_with_packs(1, gate_set);
     ck_assert_int_eq(create(&w, "t", 1), 0);
     create_with("zip", "compression.type", "zstd");
     for (int i = 0; i < 3 * MANY; i += MANY) {
@@ -812,13 +812,7 @@ static int reads_held(void) {
  * them, and large ones not where nobody produces. */
 START_TEST(test_large_reads_take_turns_beside_producers) {
     cold_fetch f[4];
-    world_new(&w, 1);
-    world_close(&w);
-    w.wal_options.file_bytes = 1u << 20;
-    w.wal_options.budget_bytes = 4u << 20;
-    w.with_tier = true;
-    w.io_made = gate_set;
-    world_open(&w);
+    open_with_packs(1, gate_set);
     ck_assert_int_eq(create(&w, "t", 4), 0);
     for (int i = 0; i < 4 * MANY; i += MANY) {
         for (int k = 0; k < MANY; k++) send(&many[k], 0, "t", k % 4, 1, no_producer, 60000, 600000);
